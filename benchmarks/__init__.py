@@ -4,8 +4,6 @@ Each is a module with a function `run` from a `Setting` to tables. This module l
 that `--help` answers at once.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ BENCHMARKS = (
     "studio",
     "posteriors",
     "loader",
-    "noise",
     "recipes",
     "short",
     "gpu",

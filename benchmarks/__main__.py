@@ -1,7 +1,5 @@
 """The command `python -m benchmarks NAME [options]`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence
@@ -37,12 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def overview() -> str:
     """Return the help: a line per benchmark."""
     lines = [(f"  {name}", describe(name).partition("\n")[0]) for name in NAMES[:-1]]
-    lines.append(
-        (
-            "  all",
-            "All but tables, recipes, short, and those that this machine cannot run.",
-        )
-    )
+    lines.append(("  all", "All but tables, recipes, short, and what this machine cannot run."))
     hint = f"`{PROGRAM} NAME --help` lists the options. Run nothing else on the machine meanwhile."
     table = text_table(("name", "measures"), lines, left=(0, 1))
     return f"usage: {PROGRAM} NAME [options]\n\n{table}\n\n{hint}"

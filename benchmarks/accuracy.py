@@ -10,8 +10,6 @@ kind: above 1 the other package is faster. A package that is not installed is sk
 sentence on how to install it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

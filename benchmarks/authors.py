@@ -6,9 +6,8 @@ dynamics, of score_sde scores, of EDM denoised images. A difference is the large
 divided by the largest value of the tensor; of several noise levels, the largest counts.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,26 +28,35 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 def agreement(setting: Setting, title: str) -> Table:
     """Compare each network, and the chains of NCSN and NCSNv2, with the authors' numbers."""
-    rows = [[path.name, *differences(path)] for path in sorted(GOLDEN.iterdir())]
+    folders = sorted(path.name for path in GOLDEN.iterdir())
+    rows = [[folder, *differences(folder)] for folder in folders]
     heads = {"network": "", "M weights": ".3f", "network's outputs": ".1e", "chain": ".1e"}
     return Table(title, heads, rows, ["In float32, from files in the authors' own formats."])
 
 
+def golden(folder: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the authors' tensors and their metadata."""
+    path = GOLDEN / folder / "expected.safetensors"
+    with safe_open(path, "pt") as file:
+        return load_file(path), file.metadata()
+
+
+def model_of(folder: str, **options: Any) -> ScoreModel:
+    """Return the model of the authors' checkpoint."""
+    (checkpoint,) = (GOLDEN / folder).glob("checkpoint.*")
+    if checkpoint.suffix != ".pkl":  # EDM's has all that the network needs
+        options = {"image_size": int(golden(folder)[1]["image_size"])} | options
+    options |= {"sde": "subvp"} if "subvp" in folder else {}
+    return from_official(checkpoint, **options)
+
+
 @torch.no_grad()
-def differences(path: Path) -> list[Cell]:
+def differences(folder: str) -> list[Cell]:
     """Return millions of weights, and the differences of the network and of its chain."""
-    expected = load_file(path / "expected.safetensors")
-    with safe_open(path / "expected.safetensors", "pt") as file:
-        facts = file.metadata()
-    (checkpoint,) = path.glob("checkpoint.*")
-    edm = checkpoint.suffix == ".pkl"
-    options = {} if edm else {"image_size": int(facts["image_size"])}
-    if "subvp" in path.name:
-        options["sde"] = "subvp"
-    model = from_official(checkpoint, **options)
+    (expected, facts), model = golden(folder), model_of(folder)
     weights = sum(p.numel() for p in model.net.parameters()) / 1e6
-    actual, truth = denoised_images(model, expected) if edm else scores(model, expected, facts)
-    output = max(difference(*pair) for pair in zip(actual, truth, strict=True))
+    pairs = zip(*outputs(model, expected, facts), strict=True)
+    output = max(difference(actual, truth) for actual, truth in pairs)
     return [weights, output, chain_difference(model, expected, facts)]
 
 
@@ -56,24 +64,29 @@ def difference(actual: Tensor, truth: Tensor) -> float:
     return ((actual - truth).abs().max() / truth.abs().max()).item()
 
 
-def denoised_images(model: ScoreModel, expected: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return images denoised by EDM's network, in [−1, 1]."""
-    labels = expected.get("labels")
-    score = model if labels is None else model.given(labels)
-    images = to_denoiser(score)((expected["x"] + 1) / 2, expected["sigma"] / 2)
-    return 2 * images - 1, expected["denoised"]
-
-
-def scores(
+def outputs(
     model: ScoreModel, expected: dict[str, Tensor], facts: dict[str, str]
 ) -> tuple[Tensor, Tensor]:
-    """Return scores; score_sde's are of αx₀ + s·z, where x₀ is in [−1, 1] if it is centred."""
+    """Return outputs of a network and the authors': EDM's denoised images, or else scores.
+
+    score_sde's scores are of αx₀ + s·z, where x₀ is in [−1, 1] if it is centred: y = x_t/α has
+    σ = s/α and α times the score; x = (y + 1)/2 has half that σ, and twice the score.
+    """
+    if "denoised" in expected:
+        x, sigma, truth = (expected[name] for name in ("x", "sigma", "denoised"))
+        return denoise(model, x, sigma, expected.get("labels")), truth
     if "x_t" not in expected:
         return model(expected["x"], expected["sigmas"][expected["labels"]]), expected["score"]
     centred = facts["centered"] == "True"
     scale, alpha = (2 if centred else 1), expected["alpha"].double()[:, None, None, None]
     x, sigma = (expected["x_t"] / alpha + centred) / scale, expected["std"] / expected["alpha"]
     return model(x.float(), sigma / scale), scale * alpha * expected["score"]
+
+
+def denoise(model: ScoreModel, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return noisy images in [−1, 1] denoised."""
+    score = model if labels is None else model.given(labels)
+    return 2 * to_denoiser(score)((x + 1) / 2, sigma / 2) - 1
 
 
 def chain_difference(

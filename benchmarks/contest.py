@@ -8,8 +8,6 @@ network of this package is sampled by the two `SAMPLERS_OF_OURS`, and first by t
 if that is guided.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -70,9 +68,7 @@ def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> T
     floor = frechet(features.extract(all_samples(Part(data.train, rows[:n])))[0], real)
     rows, first = list[list[Cell]](), math.nan
     setting.out.mkdir(parents=True, exist_ok=True)
-    for name, trainer in setting.select(trainers).items():
-        if name in UNETS and packages.missing(UNETS[name].package):
-            continue
+    for name, trainer in packages.available(setting.select(trainers)).items():
         torch.manual_seed(setting.seed)
         steps, weights, draws = trainer(setting, data, seconds)
         for sampler, draw in draws.items():

@@ -4,8 +4,6 @@ Both packages get the same density, the same networks and batches. torchebm samp
 an energy E with the score −∇E. Its samplers take a gradient in closed form, or by autograd.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -117,11 +115,7 @@ CHAINS = {
 def stationary_chains(setting: Setting, title: str) -> Table:
     """Run chains from exact samples: their variances, and the time of as many evaluations."""
     n, settling, timed = (100, 20, 20) if setting.quick else (JUDGED, SETTLING, TIMED)
-    available = {
-        name: chain
-        for name, chain in CHAINS.items()
-        if not name.startswith(TORCHEBM) or packages.missing(TORCHEBM) is None
-    }
+    available = packages.available(CHAINS)
     start = MIXTURE.sample(timed)
 
     def build(name: str) -> Callable[[], object]:
@@ -214,11 +208,7 @@ LEARNERS = {
 def learned_scores(setting: Setting, title: str) -> Table:
     """Train equal networks by each loss, in turns: the error of the score, and the time."""
     steps, seeds = (3, 1) if setting.quick else (STEPS, SEEDS)
-    learners = {
-        name: learner
-        for name, learner in LEARNERS.items()
-        if not name.startswith(TORCHEBM) or packages.missing(TORCHEBM) is None
-    }
+    learners = packages.available(LEARNERS)
     errors: dict[str, list[float]] = {name: [] for name in learners}
     spent = dict.fromkeys(learners, 0.0)
     for seed in range(setting.seed, setting.seed + seeds):

@@ -7,8 +7,6 @@ distance is at most the paper's, whatever the intervals. Seconds are of all samp
 `optimize` makes it; `scorefield evaluate RUN --frontier` does the same for any run.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ the first networks are compiled too, until the 330th second, and the last ones a
 the 440th: --only measures them.
 """
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

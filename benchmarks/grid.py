@@ -1,7 +1,5 @@
 """Exact posteriors in two dimensions by quadrature, for measurements without a closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

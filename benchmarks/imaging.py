@@ -5,8 +5,6 @@ are compared. dps, pigdm and mmps go down by Heun's method. deepinv's DiffPIR is
 [0, 1]: 2·`RANGE` of the data's units become 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import median
 from time import process_time
@@ -153,8 +151,8 @@ def posterior_table(setting: Setting, title: str, name: str) -> Table:
     rivals = RIVALS[name.split()[1]]
     ours = [*dict.fromkeys(["exact", *(rival.ours for rival in rivals.values())])]
     methods = {f"{OURS} {method}": Rival(method, sampler_of(method)) for method in ours}
-    if packages.missing(DEEPINV) is None:
-        methods |= {f"{DEEPINV} {method}": rival for method, rival in rivals.items()}
+    theirs = {f"{DEEPINV} {method}": rival for method, rival in rivals.items()}
+    methods |= packages.available(theirs)
     n = QUICK_SAMPLES if setting.quick else TURN_SAMPLES
     draws = {name: method.draw for name, method in methods.items()}
     results = draw_in_turns(problem, draws, n, 1 if setting.quick else TURNS, setting.seed)

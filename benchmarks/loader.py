@@ -7,8 +7,6 @@ CPU second is what one processor does for this process alone. Memory is the larg
 process of its own.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Methods are compared within one process, where they take turns. A ratio is the m
 of the two times of one turn, so a machine that slows down slows both.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import resource

@@ -1,7 +1,5 @@
 """The networks that are timed, with random weights, because time does not depend on them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

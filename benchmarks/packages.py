@@ -10,10 +10,8 @@ second. azula's has no attention and fewer wide convolutions; at 5/4 of the widt
 block at the last level it does as many operations to 3 %.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -32,6 +30,8 @@ from scorefield.noise import LogUniform, geometric
 from scorefield.objectives import annealed, denoising, edm_weight
 from scorefield.precondition import EDM
 from scorefield.samplers import SAMPLERS, final
+
+from . import Item
 
 OURS = "scorefield"
 OPTIMIZED = f"{OURS}, optimize"
@@ -56,7 +56,7 @@ Loss = Callable[[], Tensor]
 class Absent(ModuleType):
     """A stand-in for a module that is not installed: it has every name, and none can be called."""
 
-    def __getattr__(self, name: str) -> Absent:
+    def __getattr__(self, name: str) -> "Absent":
         if name.startswith("__"):  # what imports and inspections ask for
             raise AttributeError(name)
         return Absent(name)
@@ -83,6 +83,13 @@ def missing(package: str) -> str | None:
     except ImportError as error:
         return f"{package} was skipped ({error}): {INSTALL[package]}"
     return None
+
+
+def available(items: Mapping[str, Item]) -> dict[str, Item]:
+    """Return the items of this package and of installed ones, with whose names their keys begin."""
+    named = (package for package in INSTALL if any(name.startswith(package) for name in items))
+    absent = tuple(filter(missing, named))
+    return {name: item for name, item in items.items() if not name.startswith(absent)}
 
 
 def notes(*names: str) -> list[str]:
@@ -257,14 +264,13 @@ def azula_loss(net: nn.Module, x: Tensor) -> Loss:
 class PackageUNet(NamedTuple):
     """A package's network and its own loss."""
 
-    package: str
     build: Callable[[Size], nn.Module]
     loss: Callable[[nn.Module, Tensor], Loss]
 
 
 UNETS = {
-    OURS: PackageUNet(OURS, own_unet, own_loss),
-    OPTIMIZED: PackageUNet(OURS, own_unet, partial(own_loss, fast=True)),
-    "diffusers": PackageUNet("diffusers", diffusers_unet, diffusers_loss),
-    "azula": PackageUNet("azula", azula_unet, azula_loss),
+    OURS: PackageUNet(own_unet, own_loss),
+    OPTIMIZED: PackageUNet(own_unet, partial(own_loss, fast=True)),
+    "diffusers": PackageUNet(diffusers_unet, diffusers_loss),
+    "azula": PackageUNet(azula_unet, azula_loss),
 }

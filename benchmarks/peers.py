@@ -6,8 +6,6 @@ install it. `--data IMAGES` instead trains each on the same images for equal tim
 they sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import median
@@ -80,8 +78,8 @@ def sampling(setting: Setting, title: str, build: Callable[[], ScoreModel], n: i
     """Count the samples per second that each sampler draws from one network."""
     x = ENDS["sigma_max"] * torch.randn(n, 1, 8, 8, device=setting.device)
     net = build().net.to(setting.device).eval()
-    available = [entry for entry in CONTENDERS if packages.missing(entry.package) is None]
-    entries = {f"{entry.package} {entry.name}": entry for entry in available}
+    named = {f"{entry.package} {entry.name}": entry for entry in CONTENDERS}
+    entries = packages.available(named)
     builders: dict[str, Callable[[], Task]] = {
         name: lambda entry=entry: partial(entry.build(net, EVALUATIONS), x)
         for name, entry in entries.items()
@@ -109,7 +107,7 @@ def training(setting: Setting, title: str, size: Size) -> Table:
         work[name] = work[OURS] if name == OPTIMIZED else operations(step)  # as if none were saved
         return step
 
-    names = [name for name, unet in UNETS.items() if packages.missing(unet.package) is None]
+    names = [*packages.available(UNETS)]
     builders = {name: partial(build, name) for name in names}
     results, failures = time_all(setting, builders, dict.fromkeys(names, OURS))
     rows: list[list[Cell]] = []

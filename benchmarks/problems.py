@@ -1,7 +1,5 @@
 """Problems of the benchmark `posteriors`: distributions, measurements and exact posteriors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Needs `--data IMAGES`, and takes `--minutes` for each. From the results the budg
 chosen. The judge is that of `peers --data`, a classifier fitted to the training part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

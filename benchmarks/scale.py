@@ -5,8 +5,6 @@ Networks compute as `optimize` chooses. Memory is what the work adds to a proces
 its inputs; it is not measured for several processes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

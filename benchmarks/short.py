@@ -5,8 +5,6 @@ Autoguidance goes away from its checkpoint of half the steps. The judge is a cla
 the training part, and the middle third of that part is the reference.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterator

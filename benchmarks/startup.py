@@ -1,7 +1,5 @@
 """Time to import the package, compared with torch, and to print the command line's help."""
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

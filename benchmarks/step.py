@@ -9,8 +9,6 @@ norm. Memory is all that a network and its steps add to a process of their own, 
 weights, activations, gradients and Adam's moments.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import math

@@ -5,8 +5,6 @@ Frames are those that the plane draws of 1,000 particles under two samplers, in 
 less that of a process that has only loaded the same model. It needs chromium and Playwright.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

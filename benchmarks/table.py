@@ -1,7 +1,5 @@
 """Tables of raw numbers, printed and stored next to a description of the machine."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@
 Other options have no effect.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from . import BENCHMARKS, Setting

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 import torch
-from test_convert import NCSN, NCSNV2, SCORE_SDE, golden, model_of
+from test_convert import NCSN, NCSNV2, SCORE_SDE
 
+from benchmarks.authors import golden, model_of
 from scorefield import EDM, Prior, ScoreModel, metrics, seeded
 from scorefield.data import Arrays, Dataset
 from scorefield.evaluate import evaluate, fit, judge, make_features
@@ -145,7 +146,7 @@ def test_images_are_resized_on_the_device(device, same, growth):
 @pytest.mark.one_face
 @pytest.mark.parametrize("folder", [*NCSN, *NCSNV2, *SCORE_SDE])
 def test_a_converted_checkpoint_has_the_cpus_score(folder, device, same, growth):
-    model = model_of(folder, **SCORE_SDE.get(folder, ("", {}))[1])
+    model = model_of(folder)
     x = golden(folder)[0]["x_t" if folder in SCORE_SDE else "x"][:1, :, :16, :16]
     sigmas = torch.tensor([model.sigma_min])
 

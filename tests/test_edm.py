@@ -1,4 +1,4 @@
-"""Checkpoints of EDM: the authors' numbers, other shapes, and files that are refused."""
+"""Checkpoints of EDM of other shapes than the authors', and files that are refused."""
 
 import functools
 import pickle
@@ -11,33 +11,12 @@ import pytest
 import torch
 from edm_reference import EDMReference, Persistent, draw_network, dump
 from standins import little_memory
-from test_convert import GOLDEN, golden, relative_error
 
+from benchmarks.authors import denoise, difference
 from scorefield import load, save
 from scorefield.convert import from_official, pickles
 from scorefield.fast import optimize
 from scorefield.fast.twins import FastConv3, FastGroupNorm, FastHead
-from scorefield.score import to_denoiser
-
-FOLDERS = ("edm_ddpmpp_16", "edm_ncsnpp_16_classes", "edm_adm_16_classes", "edm_vp_16")
-
-
-def denoise(model, x, sigma, labels=None):
-    """Return D of x around [−1, 1]."""
-    score = model if labels is None else model.given(labels)
-    return 2 * to_denoiser(score)((x + 1) / 2, sigma / 2) - 1
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_denoised_images_are_the_authors(folder):
-    """Each σ on its own, in float32, where x of σ = 12 has 12 × 6e-8 of rounding in four places."""
-    expected, _ = golden(folder)
-    model = from_official(GOLDEN / folder / "checkpoint.pkl")
-    denoised = denoise(model, expected["x"], expected["sigma"], expected.get("labels"))
-    for actual, truth in zip(denoised, expected["denoised"], strict=True):
-        assert relative_error(actual, truth) <= 1e-5
-
 
 NCSNPP = dict(embedding="fourier", encoder="residual", taps=(1, 3, 3, 1))
 ADM = dict(kind="DhariwalUNet", classes=3)
@@ -72,7 +51,7 @@ def test_other_shapes_compute_what_the_papers_say(name, tmp_path):
     expected = reference.run(x, sigma, labels)
     model = from_official(write(tmp_path / "x.pkl", reference.network)).double()
     # float64, but sinusoidal frequencies and the network's input for σ are float32
-    assert relative_error(denoise(model, x, sigma, labels), expected) <= 1e-5
+    assert difference(denoise(model, x, sigma, labels), expected) <= 1e-5
 
 
 def write(path, network):
@@ -370,6 +349,6 @@ def test_an_optimised_adm_computes_the_same_and_keeps_its_blocks(tmp_path):
     choice = optimize(model, evaluations=None)
     twins = {type(part) for part in model.net.modules()} - {*kinds}
     assert twins == ({FastConv3, FastGroupNorm, FastHead} if choice.winograd else set())
-    assert relative_error(model(x, sigma), before) <= 1e-4  # of the kernels, as measured for UNets
+    assert difference(model(x, sigma), before) <= 1e-4  # of the kernels, as measured for UNets
     save(model, tmp_path / "model.safetensors")
     assert torch.equal(load(tmp_path / "model.safetensors")(x, sigma), before)
