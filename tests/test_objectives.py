@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from scorefield import Empirical, Gaussian, edm_weight, likelihood_weight, ncsn_weight, to_denoiser
-from scorefield.noise import Discrete, LogUniform, geometric, replay, seeded
+from scorefield import Empirical, Gaussian, edm_weight, to_denoiser
+from scorefield.noise import Discrete, geometric, replay, seeded
 from scorefield.objectives import annealed, denoising, exact, gaussian, rademacher, sliced, sphere
 
 OBJECTIVES = {
@@ -158,15 +158,11 @@ def test_others_keep_the_minimiser_and_reduce_the_variance():
     assert averaged.var() < plain.var() / 4
 
 
-def test_published_weights():
-    """EDM's λ‖D − x‖² with λ = (σ² + σ_d²)/(σσ_d)², and the likelihood's g²/2·‖·‖² over dσ."""
+def test_the_weight_of_edm_gives_its_loss_of_the_denoiser():
+    """EDM's λ‖D − x‖² with λ = (σ² + σ_d²)/(σσ_d)²; the others are in test_formulas.py."""
     truth = Gaussian(torch.zeros(3).double(), 0.5)
     x, sigma = torch.randn(8, 3).double(), torch.rand(8).double() + 0.1
     loss = denoising(truth, x, sigma, noise=seeded(5))
     d = to_denoiser(truth)(x + sigma[:, None] * seeded(5)(x), sigma)
     edm = (sigma**2 + 0.25) / (sigma * 0.5) ** 2 * (d - x).square().sum(1)
     torch.testing.assert_close(edm_weight(0.5)(sigma) * loss, edm)
-    assert ncsn_weight(sigma).equal(sigma**2)
-    # p(σ) times the weight is 2σ, whatever the distribution
-    levels = LogUniform(2.0, 0.01)
-    torch.testing.assert_close(likelihood_weight(levels)(sigma) * levels.density(sigma), 2 * sigma)

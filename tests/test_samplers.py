@@ -69,34 +69,21 @@ def test_churn_is_edms_algorithm_2():
     torch.testing.assert_close(final(run), x)
 
 
-@pytest.mark.parametrize("name", ["dpm_solver", "dpm_solver_sde", "dpm_solver_3"])
-def test_dpm_solver_is_its_algorithm(name):
-    """DPM-Solver++(2M), its SDE form and (3M) in λ = −log σ, with α = 1, r = h₋₁/h, recorded noise.
+def test_dpm_solver_of_order_3_is_its_algorithm():
+    """DPM-Solver++(3M) in λ = −log σ, with α = 1, r = h₋₁/h; (2M) is in test_formulas.py.
 
-    Order 3 is Newton's polynomial: with the integrals φₖ of uᵏe⁻ʰ⁽¹⁻ᵘ⁾, the paper's D₁ and D₂.
+    It is Newton's polynomial: with the integrals φₖ of uᵏe⁻ʰ⁽¹⁻ᵘ⁾, the paper's D₁ and D₂.
     """
     x, denoiser, sigmas = torch.randn(5, 2).double(), to_denoiser(GAUSSIAN), LADDER.double()
-    draws = torch.randn(3, 5, 2).double()
-    run = SAMPLERS[name].run(GAUSSIAN, x, sigmas, denoise=False, noise=replay(draws))
+    run = SAMPLERS["dpm_solver_3"].run(GAUSSIAN, x, sigmas, denoise=False)
     lam, values = -sigmas.log(), []
     for i in range(1, len(sigmas)):
         h = lam[i] - lam[i - 1]
         values.append(denoiser(x, sigmas[i - 1]))
-        d = values[-1]
-        if i > 1:
-            r = (lam[i - 1] - lam[i - 2]) / h
-            d = (1 + 1 / (2 * r)) * values[-1] - 1 / (2 * r) * values[-2]
-        if name == "dpm_solver_sde":
-            x = (-h).exp() * sigmas[i] / sigmas[i - 1] * x + (1 - (-2 * h).exp()) * d
-            x = x + sigmas[i] * (1 - (-2 * h).exp()).sqrt() * draws[i - 1]
-            continue
-        x = sigmas[i] / sigmas[i - 1] * x
-        if name == "dpm_solver":
-            x = x - torch.expm1(-h) * d
-            continue
         phi1 = -torch.expm1(-h)
         phi2 = 1 - phi1 / h
-        x = x + phi1 * values[-1]
+        x = sigmas[i] / sigmas[i - 1] * x + phi1 * values[-1]
+        r = (lam[i - 1] - lam[i - 2]) / h
         if i == 2:
             x = x + phi2 * (values[-1] - values[-2]) / r
         if i == 3:

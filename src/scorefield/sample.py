@@ -165,10 +165,8 @@ def make_plan(
     `suggest` would choose. `title`, `note` and `brownian` are the plan's.
     """
     model = as_model(model)
-    about: dict[str, Any] = {"title": title, "note": note, "brownian": brownian}
-    own = model.precondition.levels
-    usual = "consistency" if model.tuned else "heun" if own is None else "annealed_langevin"
-    sampler, method = find_sampler(sampler or usual)
+    usual = "heun" if model.precondition.levels is None else "annealed_langevin"
+    sampler, method = find_sampler(sampler or ("consistency" if model.tuned else usual))
     if model.tuned and not method.jumps:
         raise ValueError(
             f"sampler={sampler!r}: the model is tuned to consistency and not a score: take "
@@ -183,33 +181,48 @@ def make_plan(
             "Python annealed_langevin(from_energy(energy), x, sigmas, kernel=mala)"
         )
     check_count(steps=steps)
-    if not method.annealed:
-        if grid not in GRIDS:
-            raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
-        adaptive = "tolerance" in method.defaults
-        if adaptive and own is not None:
-            raise ValueError(
-                f"sampler={sampler!r} chooses its own noise levels, but the model was trained on "
-                f"{len(own)} of them: take a sampler without a tolerance"
-            )
+    if method.annealed:
+        sigmas, options = _plan_ladder(model, steps, levels, options)
+    else:
+        sigmas = model.round(_plan_grid(model, sampler, method, steps, grid))
         if "sigma_data" in method.defaults and model.prior is not None:
             options = {"sigma_data": model.prior.deviation or 1.0} | options
-        sigmas = torch.tensor([model.sigma_max])
-        steps = steps or (2 if method.jumps or adaptive else 18)
-        if steps != 1:  # a jump goes from each level to 0, so σ_min needs none
-            ends = model.sigma_max, model.sigma_min
-            sigmas = GRIDS[grid](*ends, steps + method.jumps)[:steps]
-        return Plan(sampler, model.round(sigmas), options, own=method, **about)
+    about: dict[str, Any] = {"title": title, "note": note, "brownian": brownian}
+    return Plan(sampler, sigmas, options, own=method, **about)
+
+
+def _plan_grid(
+    model: ScoreModel, name: str, method: Sampler, steps: int | None, grid: str
+) -> Float[Tensor, "levels"]:
+    """Return the levels of a sampler that takes one step at each."""
+    if grid not in GRIDS:
+        raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
+    adaptive, own = "tolerance" in method.defaults, model.precondition.levels
+    if adaptive and own is not None:
+        raise ValueError(
+            f"sampler={name!r} chooses its own noise levels, but the model was trained on "
+            f"{len(own)} of them: take a sampler without a tolerance"
+        )
+    steps = steps or (2 if method.jumps or adaptive else 18)
+    if steps == 1:
+        return torch.tensor([model.sigma_max])
+    # a jump goes from each level to 0, so σ_min needs none
+    return GRIDS[grid](model.sigma_max, model.sigma_min, steps + method.jumps)[:steps]
+
+
+def _plan_ladder(
+    model: ScoreModel, steps: int | None, levels: int | None, options: dict[str, Any]
+) -> tuple[Float[Tensor, "levels"], dict[str, Any]]:
+    """Return the levels of annealed Langevin, and its options with those that suit the levels."""
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
-    defaults: dict[str, Any] = {"denoise": True}
-    if own is None:
-        size = model.shape.numel()
-        ladder = suggest_between(model.sigma_max, model.sigma_min, size, levels=levels)
-        own = ladder.sigmas
+    sigmas, defaults = model.precondition.levels, dict[str, Any](denoise=True)
+    if sigmas is None:
+        ends = model.sigma_max, model.sigma_min
+        ladder = suggest_between(*ends, model.shape.numel(), levels=levels)
+        sigmas = ladder.sigmas
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
-    options = defaults | ({} if steps is None else {"steps": steps}) | options
-    return Plan(sampler, own, options, own=method, **about)
+    return sigmas, defaults | ({} if steps is None else {"steps": steps}) | options
 
 
 def suitable_samplers(model: ScoreModel) -> list[str]:
