@@ -7,6 +7,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -298,6 +299,14 @@ def test_a_slow_page_sees_the_newest_frame(connect, start_steps):
             page.recv(timeout=0.05)
         say(page, id=1, ack=1)
         assert receive(page)["step"] >= 8  # the ninth is perhaps still being packed
+
+
+def test_a_page_that_takes_nothing_finds_its_newest_place_in_the_queue():
+    task = work.Task(7, "test.steps", {}, SimpleNamespace(wake=lambda: None))
+    for ahead in (3, 2, 1):
+        task.say("queued", ahead=ahead)
+    assert json.loads(task.take()) == {"id": 7, "status": "queued", "ahead": 1}
+    assert task.take() is None
 
 
 def test_frames_to_keep_all_arrive_and_the_job_waits_for_the_page(connect, start_steps):

@@ -2,10 +2,13 @@
 
 import base64
 import io
+import json
 import re
 import shlex
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from scorefield.data import all_samples, load_data
 from scorefield.measurements import ImageMeasurement
 from scorefield.metrics import nearest
 from scorefield.show.images import as_bytes, grid
-from scorefield.studio import pictures
+from scorefield.studio import pictures, restorations, work
 from scorefield.studio.context import Studio
 from scorefield.studio.jobs import CODE_WRITERS, JOBS
 from scorefield.train import derive_seed
@@ -108,9 +111,12 @@ def test_samples_anneal_and_equal_those_of_the_copied_code(open_page, tmp_path, 
     assert (np.array(Image.open("samples.png")) == np.array(grid(x))).all()
 
 
-def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(open_page, trained):
+def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(
+    open_page, trained, studio, monkeypatch
+):
     with open_page("#/images?n=4&steps=5") as page:
         wait(page, "State", "State 5 of 5")
+        page.locator("footer").get_by_text(f"Model: {trained}", exact=True).wait_for()
         page.get_by_label("Samples:").focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
@@ -130,8 +136,38 @@ def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(open_page,
         assert (path[4] == chosen).all()
         assert (path[9] == chosen).all()
         assert (path[0] != path[5]).any()
-        page.get_by_label("Samples:").click(position={"x": 5, "y": 5})
-        page.wait_for_url("**chosen=0")
+        with hold_search(monkeypatch) as ended:
+            page.get_by_label("Samples:").click(position={"x": 5, "y": 5})
+            page.wait_for_url("**chosen=0")
+            page.get_by_text("Compared with 1437 of 1437 training images").wait_for()
+            page.get_by_role("button", name="Stop", exact=True).click()
+            wait_until(lambda: studio.app.state.worker._running.cancelled)
+        wait_until(lambda: ended)
+        one = page.get_by_role("region", name="Chosen sample")
+        one.get_by_text("Stopped", exact=True).wait_for()
+        # those of the sample before would be taken for this one's
+        assert page.get_by_label("Training image 1 of").is_hidden()
+        assert page.get_by_label("Distances", exact=True).inner_text() == ""
+
+
+@contextmanager
+def hold_search(monkeypatch):
+    """Let a search for neighbours wait after its first answer; return a list that its end fills."""
+    released, ended, real = threading.Event(), [], JOBS["images.nearest"]
+
+    def held(own, settings):
+        try:
+            for answer in real(own, settings):
+                yield answer
+                assert released.wait(60)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setitem(JOBS, "images.nearest", held)
+    try:
+        yield ended
+    finally:
+        released.set()
 
 
 def test_a_path_between_two_seeds_ends_at_their_samples(open_page, trained):
@@ -368,11 +404,16 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
 def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_page):
     with open_page("#/restore?heldout=2&n=2&steps=3") as page:
         completions = restore(page)
+        wait_for_address(page)
+        page.reload()  # samples them again
+        wait(page, "State", "State 3 of 3, σ = 0, ")
+        assert (cells(pixels(page, "Completions"), 2, 2) == completions).all()
         note = page.get_by_label("Settings", exact=True)
         assert note.inner_text() == ""
         page.get_by_role("button", name="Centre").click()
         wait(page, "Settings", "These are of other settings")
         page.wait_for_url("**mask=centre**")
+        assert "restored" not in page.url
         assert (completions == drawn(copied(page)[1])).all()
         save_measurement(page, 2)
         assert (np.array(Image.open("mask.png")) == np.where(np.arange(8) < 4, 255, 0)).all()
@@ -380,6 +421,7 @@ def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_pag
             page.get_by_role("button", name="Export HTML").click()
         (place,) = re.findall("Recorded .*<code>(.*)</code>", download.value.path().read_text())
         assert "heldout=2" in place
+        assert "restored=1" in place
         assert "centre" not in place
         restore(page)
         assert note.inner_text() == ""
@@ -597,9 +639,13 @@ def test_a_restoration_is_stopped_and_has_its_steps_and_its_class(open_page, let
         page.wait_for_url("**label=3**")
         let("continue")
         guided = restore(page)
-        _, x = copied(page)
+        command, x = copied(page)
+        assert "--label 3" in command
         assert (guided == drawn(x)).all()
         assert (guided != early).any()
+        save_measurement(page, 2)
+        assert main(shlex.split(command)[1:]) == 0
+        assert (np.load("restored/restored.npy") == x.numpy()).all()
         guidance.press("Home")
         let("continue")
         assert (restore(page) != guided).any()  # 0 is without the class
@@ -1018,6 +1064,58 @@ def test_a_long_sampling_can_end_at_each_of_its_states(coloured, monkeypatch, jo
     kept = [frame.header["keep"] for frame in answers if frame]
     assert kept == [job == "images.sample", True]
     assert len(answers) == 7 + 1  # the last state is shown once more
+
+
+LEFT_HALF = " ".join(["f0"] * 8)
+
+
+@pytest.mark.parametrize(
+    ("job", "settings"),
+    [("images.sample", {"n": 2, "sampler": "adaptive"}),
+     ("images.between", {"n": 2, "sampler": "adaptive", "label": "3", "guidance": 2}),
+     *(("restore.run", {"n": 2, "steps": 9, "method": method, "mask": LEFT_HALF})
+       for method in ("particle_filter", "daps", "split_gibbs"))],
+)  # fmt: skip
+def test_a_job_that_is_cancelled_in_a_step_evaluates_the_network_no_more(trained, job, settings):
+    """One step of these takes several evaluations, and one of `adaptive` tens of them."""
+    own, calls = Studio(trained, trained.parent), []
+
+    def prepare(cancel):
+        own.model.net.register_forward_pre_hook(lambda *_: calls.append(1))
+        own.model.net.register_forward_pre_hook(lambda *_: cancel() if len(calls) == 2 else None)
+
+    run_until_cancelled(own, job, settings, prepare)
+    assert len(calls) == 2
+
+
+def run_until_cancelled(own, job, settings, prepare):
+    """Run a job that is cancelled by what `prepare` is given, and wait for its end."""
+    worker = work.Worker(own, JOBS)
+    try:
+        task = work.Task(1, job, settings, SimpleNamespace(wake=lambda: None))
+        prepare(lambda: worker.cancel(task))
+        worker.submit(task)
+        wait_until(lambda: task.over)
+        *_, end = iter(task.take, None)
+        assert json.loads(end) == {"id": 1, "status": "cancelled"}
+    finally:
+        worker.close()
+
+
+def test_a_particle_filter_that_is_cancelled_as_it_begins_draws_no_more_noise(trained, monkeypatch):
+    """It draws the noise of all its steps before the first one, which takes seconds for many."""
+    own, draws = Studio(trained, trained.parent), []
+
+    def prepare(cancel):
+        def counted(seed, first):
+            noise = seeded(seed, first=first)
+            return lambda x: draws.append(1) or (len(draws) == 5 and cancel()) or noise(x)
+
+        monkeypatch.setattr(restorations, "seeded", counted)
+
+    settings = {"n": 2, "steps": 50, "method": "particle_filter", "mask": LEFT_HALF}
+    run_until_cancelled(own, "restore.run", settings, prepare)
+    assert len(draws) == 5
 
 
 def test_an_upload_that_claims_many_pixels_is_not_decoded(coloured):

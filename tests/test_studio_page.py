@@ -106,24 +106,48 @@ def test_a_description_that_comes_after_its_view_was_left_is_not_shown(open_page
         assert page.get_by_role("alert").count() == 0
 
 
-def test_the_jobs_of_a_view_end_as_it_is_left(open_page, monkeypatch):
+def test_the_jobs_of_a_view_wait_for_another_page_and_end_as_the_view_is_left(
+    open_page, monkeypatch
+):
     started, ended = threading.Event(), threading.Event()
 
     def endless(studio, settings):
         started.set()
         try:
-            while True:
-                time.sleep(0.01)
-                yield None
+            yield from wait_for_ever(studio, settings)
         finally:
             ended.set()
 
     monkeypatch.setitem(JOBS, "plane.sample", endless)
+    monkeypatch.setitem(JOBS, "test.busy", wait_for_ever)
     with open_page("#/plane?n=20") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        page.evaluate(HOLD, "test.busy")
         page.get_by_role("button", name="Run both").click()
+        queue = page.get_by_label("Queue")
+        queue.get_by_text("Waiting: another page is computing, you are next").wait_for()
+        assert not started.is_set()
+        page.evaluate("busy.cancel()")
         wait_until(started.is_set)
+        queue.wait_for(state="hidden")
         page.get_by_role("link", name="Runs").click()
         wait_until(ended.is_set)
+
+
+def wait_for_ever(studio, settings):
+    """A job that ends when it is cancelled."""
+    while True:
+        time.sleep(0.01)
+        yield None
+
+
+HOLD = """async (job) => {
+  const { run } = await import("/page/wire.js?another");
+  return new Promise((resolve) => {
+    globalThis.busy = run(job, {}, { status: ({ status }) => status === "running" && resolve() });
+  });
+}"""
+"""Let the studio compute for another socket, as that of another page."""
 
 
 AFTER_ANSWERS = "() => fetch('about.json').then((answer) => answer.text())"
@@ -327,26 +351,48 @@ PAINT = """async (side) => {
     mask.open(task, [side, side]);
     mask.show(Object.assign(new Uint8Array(side * side), { shape: [side, side, 1] }));
   };
+  const press = (name) => [...mask.controls.querySelectorAll("button")]
+    .find((button) => button.textContent === name).click();
+  const paint = () => mask.figure.querySelector("canvas")
+    .dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
   const seen = [];
-  const look = () => seen.push([
-    address.mask !== null, mask.figure.innerText.includes("a reload loses it"),
-  ]);
+  const look = () => {
+    const again = makeMask({ ui, state: address, setState() {}, onchange() {} });
+    again.open("inpaint", [side, side]);
+    seen.push([
+      address.mask?.length, again.encode() === mask.encode(),
+      mask.figure.innerText.includes("a reload loses it"),
+    ]);
+  };
   open("inpaint");
-  mask.figure.querySelector("canvas").dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
+  paint(); // on the right half
+  look();
+  press("Random");
+  paint();
   look();
   open("fourier");
-  look();
+  seen.push(mask.figure.innerText.includes("a reload loses it"));
   open("inpaint");
   look();
-  mask.controls.querySelector("button").click();
+  press("Right half");
   look();
   return seen;
 }"""
 
 
-def test_a_painted_mask_that_the_address_cannot_keep_is_named(page):
-    assert page.evaluate(PAINT, 87) == [[True, False]] * 4
-    assert page.evaluate(PAINT, 88) == [[False, True], [False, False], [False, True], [True, False]]
+def test_a_painted_mask_is_in_the_address_unless_it_is_named_as_too_long(page):
+    """Rows of hexadecimal digits, and numbers of those that are alike."""
+    half, rows = 64 + len(".") + 64 + len("x255"), 256 * 64 + 255
+    seen = page.evaluate(PAINT, 256)
+    assert seen == [
+        [half, True, False], [rows, True, False], False, [rows, True, False], [10, True, False]
+    ]  # fmt: skip
+    seen = page.evaluate(PAINT, 300)
+    assert seen[1:] == [[None, False, True], False, [None, False, True], [10, True, False]]
+    address = f"{page.url.split('#')[0]}#/restore?mask={'7f' * (rows // 2)}"
+    page.goto(address)
+    page.reload()
+    assert page.url == address
 
 
 FOLLOW = """async () => {

@@ -27,7 +27,7 @@ from scorefield import (
     seeded,
     wilson,
 )
-from scorefield.studio import plane, plane_training
+from scorefield.studio import plane, plane_training, work
 from scorefield.studio.context import Studio
 from scorefield.studio.jobs import JOBS
 from scorefield.studio.server import PAGE
@@ -107,6 +107,24 @@ def test_copied_python_gives_the_same_particles_bit_for_bit(settings):
     for side in ("first", "second"):
         assert np.array_equal(last.arrays[side], names[side].numpy())
         assert last.header[side]["sigma"] == pytest.approx(LADDER[-1])
+
+
+def test_particles_that_are_stopped_within_a_step_move_no_more(monkeypatch):
+    """A step of `adaptive` takes as many evaluations as its samples need, tens of them here."""
+    own, calls = work.Task(1, "plane.sample", {}, SimpleNamespace(wake=lambda: None)), []
+    score = GaussianMixture._score
+
+    def counted(target, x, sigma):
+        calls.append(1)
+        if len(calls) == 9:
+            own.cancel()
+        return score(target, x, sigma)
+
+    monkeypatch.setattr(GaussianMixture, "_score", counted)
+    monkeypatch.setattr(work.CURRENT, "task", own, raising=False)
+    with pytest.raises(work.Cancelled):
+        frames_of(plane.sample_plane, ladder=LADDER, n=20, first="adaptive", first_steps=2)
+    assert len(calls) == 9
 
 
 def test_particles_that_diverge_are_counted():

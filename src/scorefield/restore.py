@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import inverse
-from ._ops import check_count
+from ._ops import Noise, check_count
 from .inverse import Guidance, LinearOperator
 from .inverse.operators import Operator, check_measurement
 from .inverse.twisted import dense_grid
@@ -190,9 +190,9 @@ def restore(
     "dps", or peak=100 for "dps" and "mmps" if y are counts over 100. Same seed, same completions.
     """
     chains = restoration(
-        model, operator, y, n, method=method, sigma_y=sigma_y, steps=steps, particles=particles,
-        filters=filters, label=label, condition=condition, guidance=guidance, seed=seed,
-        batch=batch, **options,
+        model, operator, y, n, seeded, method=method, sigma_y=sigma_y, steps=steps,
+        particles=particles, filters=filters, label=label, condition=condition, guidance=guidance,
+        seed=seed, batch=batch, **options,
     )  # fmt: skip
     return chains.join(watch(chains.parts, chains.work.states))
 
@@ -202,6 +202,8 @@ def restoration(
     operator: Operator,
     y: Float[Tensor, "rows *measured"],
     n: int,
+    noise: Callable[..., Noise],
+    /,
     *,
     method: str,
     sigma_y: float,
@@ -215,7 +217,10 @@ def restoration(
     batch: int,
     **options: Any,
 ) -> Restoration:
-    """Return the chains of `restore`, to look at their states before they end."""
+    """Return the chains of `restore`, to look at their states before they end.
+
+    `noise` is `seeded`, or has its arguments and calls it: a batch of chains has its own noise.
+    """
     prior = require_prior(model)
     chosen = find_method(method)
     check_measurement(operator, y, sigma_y, linear=not chosen.any_operator)
@@ -238,7 +243,7 @@ def restoration(
     named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
     score = guided_score(model, named or None, guidance)
 
-    def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:
+    def start(y: Tensor, noise: Noise) -> States:
         x = work.plan.start(model, len(y), noise)
         if "sigmas" in own:
             states: States = run(score, x, work.plan.sigmas, y=y, noise=noise, **options)
@@ -250,7 +255,7 @@ def restoration(
     y = y.to(prior.mean)
     rows = torch.arange(len(y), device=y.device).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
-    parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
+    parts = (start(y[i], noise(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     noiseless = sigma_y == 0 and options.get("peak") is None
 
     def join(ends: Iterable[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from .. import Prior, ScoreModel, load
+from .work import stop_if_cancelled
 
 MAX_UPLOADS = 4
 """Uploads that are remembered; the oldest is forgotten first."""
@@ -37,11 +38,13 @@ class Studio:
 
     @cached_property
     def model(self) -> ScoreModel:
-        """The run's model; an error says how to open one."""
+        """The run's model, whose evaluations end a cancelled job; an error says how to open one."""
         if self.run is None:
             raise ValueError("No model is open: start the studio as `scorefield studio RUN`")
         run = self.run
-        return self.once("model", lambda: load(run))
+        model = self.once("model", lambda: load(run))
+        model.register_forward_pre_hook(lambda *_: stop_if_cancelled())
+        return model
 
     @property
     def prior(self) -> Prior:

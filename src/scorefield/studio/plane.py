@@ -37,6 +37,7 @@ from .plane_training import (
 from .settings import MAX_SEED, Among, Between, Length, parse_settings
 from .targets import TargetSettings, make_target, write_target
 from .wire import Frame
+from .work import stoppable
 
 MAX_MODES = 12
 """Modes whose weights are shown."""
@@ -149,6 +150,7 @@ class Chains:
 
     def run(self, score: Score, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Iterator[State]:
         """Return the states of the chains that start at x."""
+        score = stoppable(score)
         if self.sampler == PLAIN_LANGEVIN:
             return langevin(score, x, self.sigmas[-1].item(), noise=noise, **self.options)
         return SAMPLERS[self.sampler].run(score, x, self.sigmas, noise=noise, **self.options)

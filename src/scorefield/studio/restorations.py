@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ScoreModel
+from .. import ScoreModel, seeded
 from ..data import (
     AUGMENTATION,
     EncodedImage,
@@ -38,6 +38,7 @@ from .pictures import (
 )
 from .settings import MAX_SEED, Among, Between, parse_settings
 from .wire import Frame
+from .work import stoppable
 
 MAX_COMPLETIONS = 64
 MAX_ANGLES = 360
@@ -279,11 +280,16 @@ def completion_chains(
 ) -> Restoration:
     """Return the chains of `restore` with these settings."""
     chains = restoration(
-        studio.model, measurement.operator, y, wanted.n, sigma_y=measurement.deviation,
-        condition=None, batch=COMPLETION_BATCH, **wanted.options(),
+        studio.model, measurement.operator, y, wanted.n, stoppable_noise,
+        sigma_y=measurement.deviation, condition=None, batch=COMPLETION_BATCH, **wanted.options(),
     )  # fmt: skip
     optimize(studio.model, batch=chains.work.at_once, evaluations=chains.work.calls)
     return chains
+
+
+def stoppable_noise(seed: int, first: int) -> Callable[[Tensor], Tensor]:
+    """Return the noise of `restore`, whose calls end a cancelled job."""
+    return stoppable(seeded(seed, first=first))
 
 
 def completions_frame(

@@ -5,7 +5,10 @@ slow page sees fewer frames, not older ones. The particles of the plane and the 
 are frames marked `keep`: the slider, the path of a sample, the replay and the address lead back to
 each of them, so that none may be skipped because a page was slow. A job that is `MAX_AHEAD` of them
 ahead waits for the page, which may be hidden or asleep, and the page is never more than
-`MAX_UNANSWERED + MAX_AHEAD` of them behind. A job is closed within a step of its cancellation.
+`MAX_UNANSWERED + MAX_AHEAD` of them behind.
+
+A job that is cancelled ends where it next yields. One step of some samplers takes many evaluations
+of the score, and a particle filter first draws a path of noise, so that both are `stoppable`.
 """
 
 import json
@@ -13,8 +16,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from threading import Condition, Thread
-from typing import Any, Generic, TypeAlias, TypeVar
+from threading import Condition, Thread, local
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 import torch
 
@@ -28,6 +31,8 @@ PATIENCE = 20.0
 """Seconds that a job waits for a page that takes no frames, while another page waits."""
 LOG = logging.getLogger("scorefield.studio")
 
+Inputs = ParamSpec("Inputs")
+Result = TypeVar("Result")
 Context = TypeVar("Context")
 Job: TypeAlias = Callable[[Context, Mapping[str, Any]], Iterable[Frame | None]]
 """A generator of frames; it may yield None where it can be cancelled."""
@@ -48,6 +53,8 @@ class Task:
         """Send a status, after the frames before it."""
         text = json.dumps({"id": self.number, "status": status, **fields})
         with self._changed:
+            if status == "queued":  # a page that takes nothing finds its newest place
+                self._waiting.clear()
             self.over = status in ("done", "cancelled", "error")
             self._waiting.append((text, True))
         self.page.wake()
@@ -102,6 +109,31 @@ class Task:
             self.cancelled = True
             self._waiting = deque(item for item in self._waiting if isinstance(item[0], str))
             self._changed.notify_all()
+
+
+class Cancelled(Exception):
+    """The job of this thread was cancelled."""
+
+
+CURRENT = local()
+"""Has the task of a thread while that computes."""
+
+
+def stop_if_cancelled() -> None:
+    """End the job that runs in this thread if it was cancelled."""
+    task: Task | None = getattr(CURRENT, "task", None)
+    if task is not None and task.cancelled:
+        raise Cancelled
+
+
+def stoppable(function: Callable[Inputs, Result]) -> Callable[Inputs, Result]:
+    """Return the function, which ends a job that was cancelled in place of its next call."""
+
+    def call(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Result:
+        stop_if_cancelled()
+        return function(*args, **kwargs)
+
+    return call
 
 
 class Worker(Generic[Context]):
@@ -171,6 +203,7 @@ class Worker(Generic[Context]):
 
     def _compute(self, task: Task) -> None:
         """Run a job to its end, or until it is cancelled."""
+        CURRENT.task = task
         task.say("running")
         try:
             if task.job not in self.jobs:
@@ -183,6 +216,8 @@ class Worker(Generic[Context]):
                     if frame is not None:
                         task.put(frame)
                         self._wait_for_page(task)
+        except Cancelled:
+            task.say("cancelled")
         except (ValueError, TypeError, OSError, ImportError) as error:
             task.say("error", message=str(error))
         except Exception:
@@ -190,6 +225,8 @@ class Worker(Generic[Context]):
             task.say("error", message="This is a fault of the studio; its terminal shows where")
         else:
             task.say("cancelled" if task.cancelled else "done")
+        finally:
+            CURRENT.task = None
 
     def _wait_for_page(self, task: Task) -> None:
         """Wait for a slow or a hidden page, but not for long if another one waits."""

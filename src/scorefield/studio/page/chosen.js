@@ -34,6 +34,8 @@ export function makeChosen({ ui, run, wide }) {
       distance.textContent = "The run's data are not known, so neither are its neighbours.";
       return;
     }
+    near.style.visibility = "hidden"; // till those of this sample are known
+    distance.textContent = "";
     search.start("images.nearest", { ...settings, index: i }, {
       frame(header, arrays) {
         if (header.keep) drawNear(header, arrays.images);
@@ -63,6 +65,7 @@ export function makeChosen({ ui, run, wide }) {
   }
 
   function drawNear(header, images) {
+    near.style.visibility = "";
     near.replaceChildren(...header.distances.map((far, i) => {
       const canvas = h("canvas", { class: "pixels", "aria-label": `Training image ${i + 1} of the nearest` });
       drawImage(canvas, images, 96, i);

@@ -20,7 +20,7 @@ const PRESETS = { // what is known at (x, y), by task; the mean of frequencies i
 const NAMES = { inpaint: "mask", fourier: "frequencies" }; // in the address, by task
 const SHARES = { inpaint: "share", fourier: "frequency_share" }; // likewise
 const SHARED = ["random", "random rows", "low ones"]; // masks of which a share is known
-const LONGEST_MASK = 2000; // characters of the address
+const LONGEST_MASK = 20_000; // characters of the address: any mask of 256 × 256
 
 function inside(i, length) {
   return i >= Math.floor(length / 4) && i < Math.ceil((3 * length) / 4);
@@ -98,8 +98,18 @@ export function makeMask({ ui, state, setState, onchange }) {
   }
 
   function addressed() { // the mask as the address has it, or null
-    const text = names[task] ?? encode().replaceAll(" ", ".");
+    const text = names[task] ?? shorten(encode().split(" "));
     return text.length <= LONGEST_MASK ? text : null;
+  }
+
+  /** Return rows as the address has them, such as f0x6 for six that are alike. */
+  function shorten(rows) {
+    const groups = [];
+    for (const row of rows) {
+      if (groups.at(-1)?.row === row) groups.at(-1).n += 1;
+      else groups.push({ row, n: 1 });
+    }
+    return groups.map(({ row, n }) => (n > 1 ? `${row}x${n}` : row)).join(".");
   }
 
   function fill(name) {
@@ -117,7 +127,10 @@ export function makeMask({ ui, state, setState, onchange }) {
   }
 
   function decode(text) { // a text of another size gives the first of the presets
-    const rows = text.split(/[ .]/);
+    const rows = text.split(".").flatMap((group) => {
+      const [row, n = 1] = group.split("x");
+      return Array(Math.min(Math.trunc(n) || 0, height)).fill(row);
+    });
     const good = rows.length === height && rows.every((row) => /^[0-9a-f]+$/.test(row));
     const bits = good && rows.flatMap((row) => [...BigInt(`0x${row}`).toString(2).padStart(width, "0")]);
     if (bits && bits.length === height * width) return bits.map((bit) => bit === "1");

@@ -4,8 +4,8 @@ import { calm, drawImage, drawMap, keepState, layout, putImage, resize, roomIn }
 
 /**
  * Return a section. `begin(request)` starts other completions, those of {settings, state, …}, `add`
- * takes a frame of them, `compare(settings)` says whether those that are drawn are of these settings,
- * and `request()` returns the request of those that are drawn, or null.
+ * takes a frame of them, `compare(settings)` returns true if those that are drawn are of these
+ * settings, and otherwise writes a note, and `request()` returns the request of those, or null.
  */
 export function makeOutcome(ui) {
   const { h } = ui;
@@ -25,7 +25,6 @@ export function makeOutcome(ui) {
   const errors = h("output", { "aria-label": "Errors" });
   const element = h("section", { class: "stack next", hidden: true, "aria-label": "Completions" },
     h("h3", {}, "Completions"), note, results, progress,
-    h("p", { class: "muted small" }, "A reload loses them; Restore samples the same ones again."),
     h("div", { class: "thumbs" },
       h("figure", {}, mean, h("figcaption", {}, "Their mean")),
       h("figure", {}, spread, h("figcaption", {}, "Their standard deviation, from 0 (dark) to ", brightest, " (yellow): the model is sure where it is dark")),
@@ -38,8 +37,9 @@ export function makeOutcome(ui) {
   }
 
   function compare(settings) {
-    const old = request && JSON.stringify(request.settings) !== JSON.stringify(settings);
-    note.textContent = old ? "These are of other settings: Restore samples those of the new ones." : "";
+    const same = request !== null && JSON.stringify(request.settings) === JSON.stringify(settings);
+    note.textContent = request && !same ? "These are of other settings: Restore samples those of the new ones." : "";
+    return same;
   }
 
   function add(header, arrays) {
@@ -69,7 +69,7 @@ export function makeOutcome(ui) {
 
   const describe = (frame) => `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}`;
   const replay = {
-    state: () => coming.state,
+    state: () => ({ ...coming.state, restored: 1 }),
     count: () => frames.length,
     show(i) { draw(frames[i]); return describe(frames[i]); },
   };

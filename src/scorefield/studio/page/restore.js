@@ -24,10 +24,8 @@ export default {
     let newest = null; // choice of an image: an upload that ends after another choice is not taken
     const reading = latest(run);
     const restoring = latest(run);
-    const setState = (patch) => {
-      tools.setState(patch);
-      outcome.compare(settings());
-    };
+    // a reload samples again what is shown, if it is of the settings
+    const setState = (patch) => tools.setState({ ...patch, restored: outcome.compare(settings()) ? 1 : null });
     const short = (value) => ui.format(Number(value.toPrecision(3)));
 
     const status = ui.status();
@@ -188,7 +186,7 @@ export default {
           if (!begun) outcome.begin(request);
           begun = true;
           outcome.add(header, arrays);
-          outcome.compare(settings());
+          setState({});
         },
         status: follow(status, "Restoring"),
       });
@@ -232,6 +230,7 @@ export default {
     mask.open(task.value, about.shape.slice(1));
     adapt();
     load();
+    if (state.restored != null) restore();
 
     return {
       replay: outcome.replay,
