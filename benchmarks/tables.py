@@ -12,7 +12,8 @@ from .table import Cell, Table, read_tables
 OPTIMIZED = ("ms a step", "ratio", "of the peak", "MiB", "error of the score")
 COST = ("sampler", "NFE", "seconds", "times faster", "Fréchet", "from", "to")
 PLANS = ("annealed L", "annealed_langevin|43|", "euler|10|", "heun|9|", "heun|19|",
-         "dpm_solver|4|", "dpm_solver|10|")  # fmt: skip
+         "dpm_solver|4|", "dpm_solver|10|", "unipc|10|", "unipc, fitted",
+         "adams_bashforth|10|", "adams_bashforth, fitted")  # fmt: skip
 CHAIN_COLUMNS = ("package", "sampler", "variance, other", "accepted", "CPU s", "ratio")
 LOSS_COLUMNS = ("package", "loss", "error", "from", "to", "CPU ms a step", "ratio")
 POSTERIOR_COLUMNS = ("package", "method", "mean", "std, least", "std, most", "bias", "ratio")

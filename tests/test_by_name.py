@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import Setting, frontier, posteriors
+from benchmarks import Setting, frontier, posteriors, tables
 from benchmarks.problems import problems
 from scorefield import Gaussian, Sampler, euler, integrate, load, sample
 from scorefield.cli import main
-from scorefield.evaluate import evaluate_run
+from scorefield.evaluate import evaluate, evaluate_run
 from scorefield.inverse import dps
 from scorefield.restore import METHODS, Method
 from scorefield.samplers import SAMPLERS
 
+OTHERS = {**SAMPLERS}
 TINY = ["--training.batch=8", "--training.warmup=1", "--network.width=8", "--steps=2"]
 
 
@@ -63,6 +64,20 @@ def test_a_sampler_is_in_the_benchmark_of_quality_and_cost(run, monkeypatch):
     with pytest.raises(Chosen) as chosen:
         next(frontier.run(Setting(quick=True)))
     assert chosen.value.args == ({"heun", "toy"},)
+
+
+def test_the_benchmark_measures_levels_that_are_fitted_to_the_model(run, monkeypatch):
+    few = {"features": "pixels", "progress": False}
+    for name in ("unipc", "annealed_langevin"):
+        monkeypatch.setitem(SAMPLERS, name, OTHERS[name])
+    monkeypatch.setattr(frontier, "train", lambda setting: run)
+    monkeypatch.setattr(frontier, "evaluate", lambda *args, **own: evaluate(*args, **own | few))
+    (table,) = frontier.run(Setting(quick=True))
+    rows = {(row[0], row[1]): row for row in table.rows if "fitted" in row[0]}
+    assert rows.keys() == {("unipc, fitted levels", 5), ("unipc, fitted levels", 8)}
+    assert all(0 < cell < np.inf for row in rows.values() for cell in row[2:])
+    shown = tables.excerpt("Samples", [table], tables.COST, tables.PLANS).rows
+    assert [row for row in shown if "fitted" in row[0]] == [*rows.values()]
 
 
 def test_a_method_is_in_restore_and_the_benchmark_of_posteriors(run, monkeypatch):
