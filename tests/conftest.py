@@ -193,6 +193,7 @@ def error_of(capsys):
     from scorefield.cli import main
 
     def run(*args):
+        capsys.readouterr()  # of earlier commands
         assert main([*map(str, args)]) == 2
         out, err = capsys.readouterr()
         assert out == ""

@@ -61,7 +61,6 @@ def test_train_makes_a_run_and_names_the_next_command(capsys, error_of):
     assert json.loads(Path("runs/digits/config.json").read_text())["training"]["steps"] == 3
     assert main(["train", "--from", "runs/digits", "--out", "more", "--steps", "1"]) == 0
     assert json.loads(Path("more/config.json").read_text())["network"]["width"] == 8
-    capsys.readouterr()
     assert "scorefield resume" in error_of("train", *TINY)
 
 
@@ -112,7 +111,7 @@ def test_fields_are_set_in_both_spellings_and_shown(capsys):
     assert not Path("runs").exists()
 
 
-def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsys, error_of):
+def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(error_of):
     Path("my.yaml").write_text("training: {rate: 2e-4, batch: 5}\ndata: {source: mixture}\n")
     options = ["--config", "my.yaml", "--set", MLP_8]
     assert main(["train", *options, "--steps", "2", "--training.batch=6"]) == 0
@@ -125,7 +124,6 @@ def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsy
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert main(["sample", "again", "-n", "6", "--steps", "3"]) == 0
     assert np.load("samples.npy").shape == (6, 2)  # vectors are written as arrays
-    capsys.readouterr()
     assert "no images to animate" in error_of("sample", "again", "--animate", "a.gif")
 
 
@@ -203,7 +201,6 @@ def test_held_out_samples_of_moved_data_are_measured_and_restored(monkeypatch, e
     np.save("x.npy", pixels)
     assert main(["train", "--data", "x.npy", "--out", "run", "--steps", "1", *TINY]) == 0
     np.save("x.npy", pixels[::-1])
-    capsys.readouterr()
     restore = ["restore", "run", "-n", "2", "--method", "dps", "--steps", "2"]
     assert "x.npy are not those the run started with" in error_of(*restore)
     np.save("moved.npy", pixels)
@@ -273,17 +270,15 @@ def test_a_signal_saves_the_run_and_resume_continues_it(capsys):
     assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(1, done + 3)]
 
 
-def test_an_average_made_afterwards_is_a_model_of_its_run(trained, monkeypatch, capsys, error_of):
+def test_an_average_made_afterwards_is_a_model_of_its_run(trained, monkeypatch, error_of):
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     assert "train with training.snapshots=N" in error_of("average", str(trained), "--length", "0.1")
     options = ["--steps", "20", "--training.snapshots=10", "--set", MLP_8]
     assert main(["train", "table", "--out", "run", *options]) == 0
-    capsys.readouterr()
     assert "above 0 and below 0.2887" in error_of("average", "run", "--length", "0.3")
     assert main(["average", "run", "--length", "0.07"]) == 0
     assert main(["sample", "run/average-0.07.safetensors", "-n", "3"]) == 0
     assert Path("samples.csv").read_text().startswith("alcohol,")  # a row of the run's table
-    capsys.readouterr()
     judged = ["evaluate", "run/average-0.07.safetensors", "-n", "30", "--bits", "0"]
     assert "checkpoints of run, so name it alone" in error_of(*judged, "--raw")
     assert main(judged) == 0
@@ -429,7 +424,6 @@ def test_a_run_on_latents_samples_decoded_images(monkeypatch, capsys, error_of):
     np.testing.assert_array_equal(np.load("x.npy"), images.numpy())
     codec.encode.bias.data += 1
     torch.save(codec.state_dict(), "codec.pt")
-    capsys.readouterr()
     assert "has other weights" in error_of("sample", "run", *own)
     IMPORTED.clear()
 
@@ -473,9 +467,7 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert "5 samples by adaptive, " in capsys.readouterr().out
 
 
-def test_fitted_levels_and_a_path_of_noise_are_those_of_python(
-    trained, monkeypatch, capsys, error_of
-):
+def test_fitted_levels_and_a_path_of_noise_are_those_of_python(trained, monkeypatch, error_of):
     monkeypatch.setattr("scorefield.cli.chains.optimize", lambda *_, **options: "")
     model, few = load(trained), ["-n=5", "--steps=3", "--out=x.npy", "--overwrite"]
     for sampler, option, expected in (
@@ -486,7 +478,6 @@ def test_fitted_levels_and_a_path_of_noise_are_those_of_python(
         assert main(["sample", str(trained), *few, f"--sampler={sampler}", flag]) == 0
         np.testing.assert_array_equal(np.load("x.npy"), sample(model, 5, expected).numpy())
         assert json.loads(Path("x.npy.json").read_text())[option] is True
-    capsys.readouterr()
     for sampler, flag, message in (
         ("heun", "--fit-grid", "levels are fitted for unipc and adams_bashforth"),
         ("heun", "--brownian", "take one of ancestral, consistent, dpm_solver_sde, rev"),
@@ -494,7 +485,7 @@ def test_fitted_levels_and_a_path_of_noise_are_those_of_python(
         assert message in error_of("sample", str(trained), *few, f"--sampler={sampler}", flag)
 
 
-def test_samples_are_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):
+def test_samples_are_written_as_a_grid_an_animation_or_single_files(trained, error_of):
     args = ["sample", str(trained), "-n", "9", "--steps", "3", "--batch", "4"]
     assert main([*args, "--animate", "chain.gif"]) == 0
     with Image.open("samples.png") as grid, Image.open("chain.gif") as chain:
@@ -502,7 +493,6 @@ def test_samples_are_written_as_a_grid_an_animation_or_single_files(trained, cap
         assert chain.n_frames == 3
     assert main([*args, "--out", "singly"]) == 0
     assert {path.name for path in Path("singly").iterdir()} == {f"{i:06d}.png" for i in range(9)}
-    capsys.readouterr()
     assert "holds 9 samples" in error_of(*args, "--out", "singly")
     assert main([*args, "--out", "singly", "--overwrite", "-n", "2"]) == 0
     assert len([*Path("singly").iterdir()]) == 2

@@ -73,7 +73,6 @@ def test_columns_of_a_table_are_a_condition_that_sample_takes_by_name(capsys, er
     # a learned column is completed under the condition
     assert main(["sample", "run", "-n", "3", *chosen, "--given", "a=1.5", "--steps", "4"]) == 0
     assert {row[0] for row in _samples()} == {"a", "1.5"}
-    capsys.readouterr()
     assert "has the conditions columns, which restore does" in error_of("restore", "run", "t.csv")
     assert "give all of b, kind" in error_of("sample", "run", "--given", "b=1")
     assert "--given z=1: the column or condition z" in error_of("sample", "run", "--given", "z=1")
@@ -121,7 +120,7 @@ def test_a_pair_in_memory_and_an_array_of_a_file_are_the_same_data():
         sample(model, 3, steps=3, condition=y[:4])
 
 
-def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
+def test_images_are_paired_by_name_and_mirrored_together(error_of):
     x = _images()
     data = load_data("big", condition=["small"])
     assert isinstance(data.train, Pairs)
@@ -137,7 +136,6 @@ def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
     small = (x[3, ::2].float() + 0.5) / 256
     expected = sample(model, 2, steps=2, condition=small[None])
     assert torch.equal(torch.from_numpy(np.load("x.npy")), expected)
-    capsys.readouterr()
     restored = error_of("restore", "run", "big/0.png", "--task=super-resolve", "--factor=2")
     assert "has the conditions small, which restore does not take" in restored
     assert "small=none.png: give an image" in error_of(*command, "--given", "small=none.png")
@@ -171,9 +169,7 @@ def _folder():
         (_folder, "small", UNET_8),
     ],
 )
-def test_data_are_scored_given_the_conditions_that_they_hold(
-    write, condition, network, capsys, error_of
-):
+def test_data_are_scored_given_the_conditions_that_they_hold(write, condition, network, error_of):
     source = write()
     settings = [f"data.source={source}", f"data.condition={condition}", "sampling.steps=2"]
     _train([network, *settings])
@@ -187,7 +183,6 @@ def test_data_are_scored_given_the_conditions_that_they_hold(
     assert main(["score", "run", source, "-n", "3", "--held-out", "2", "--probes", "1"]) == 0
     assert len(Path("scores.csv").read_text().splitlines()) == 4
     if write is _folder:
-        capsys.readouterr()
         assert "digits has no condition 'small'" in error_of("score", "run", "digits")
         option = "--data.options.condition=[big]"
         assert "big has no condition 'small'" in error_of("score", "run", source, option)
@@ -263,7 +258,7 @@ def test_training_does_not_start_from_a_model_without_the_conditions():
             start(experiment, "other", data=(x, condition))
 
 
-def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, capsys, error_of):
+def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, error_of):
     conditions = []
 
     def record(model, n, plan, condition):
@@ -276,7 +271,6 @@ def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, 
     assert torch.equal(conditions[-1], torch.arange(36) * 10 // 36)
     run.model.net.label.table.weight.data[10] = torch.nan
     assert heldout_losses(run.experiment, run.parts, run.model).isfinite().all()
-    capsys.readouterr()
     assert "label_dropout=0, never without a class" in error_of("sample", "run")
     assert "label_dropout=0, never without a class" in error_of("restore", "run")
     assert "label_dropout=0, never without a class" in error_of("score", "run", "digits")
@@ -305,12 +299,12 @@ def test_parameters_of_simulations_are_standardised_and_turned_back():
 
 
 def test_pairs_without_parameters_are_refused_by_the_preset_posterior(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, error_of
 ):
     monkeypatch.chdir(tmp_path)
     np.savetxt("pairs.csv", torch.rand(40, 3).numpy(), delimiter=",", header="a,b,c", comments="")
-    assert main(["train", "posterior", "--data=pairs.csv", "--steps=1", "--out=run"]) == 2
-    assert "no condition: name the parameters by --data.options.p" in capsys.readouterr().err
+    error = error_of("train", "posterior", "--data=pairs.csv", "--steps=1", "--out=run")
+    assert "no condition: name the parameters by --data.options.p" in error
     assert not Path("run", "config.json").exists()
 
 

@@ -123,7 +123,7 @@ def test_the_last_lines_suit_photographs(demo_run, tmp_path, monkeypatch, capsys
     assert json.loads(capsys.readouterr().out)["network"]["kind"] == "UNet"
 
 
-def test_a_second_demo_evaluates_the_same_model_and_another_one_is_refused(demo_run, capsys):
+def test_a_second_demo_evaluates_the_same_model_and_another_one_is_refused(demo_run, error_of):
     directory, (first, _), (second, _) = demo_run
     assert json.loads((directory / "config.json").read_text())["seed"] == SEED
     assert f"wrote {directory}/report.html" in first
@@ -132,5 +132,6 @@ def test_a_second_demo_evaluates_the_same_model_and_another_one_is_refused(demo_
     assert line == "runs/demo: from step 0 to 20 on digits; Ctrl-C saves and stops"
     fixed = [re.sub(r" +\d+\.\d\b", "", text).split() for text in (judged, second)]  # no seconds
     assert fixed[0] == fixed[1]
-    assert main(["demo", "--out", str(directory), "--steps", "21", "--seed", str(SEED)]) == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "holds another run" in error_of(
+        "demo", "--out", directory, "--steps", 21, "--seed", SEED
+    )

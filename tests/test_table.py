@@ -256,7 +256,7 @@ def test_sizes_are_checked_before_memory_is_allocated(tmp_path, monkeypatch):
         load_data(path, memory=6719)
 
 
-def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypatch, capsys):
+def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypatch, error_of):
     path = _file(tmp_path, _text().replace(",", ";").replace('"east; far"', "east"))
     settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
     list(start(override(PRESETS["table"], settings), tmp_path / "run"))
@@ -285,13 +285,14 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     Table.read("moved").to_csv(x, "again.csv")
     assert Path("again.csv").read_bytes() == Path("samples.csv").read_bytes()
     (moved / "table.json").unlink()
-    assert cli.main(["sample", "moved", "--out", "x.csv"]) == 2
-    assert "has no table.json" in capsys.readouterr().err
-    assert cli.main(["sample", "moved", "--given", "height=170"]) == 2
-    assert "height does not exist: there are none" in capsys.readouterr().err
+    assert "has no table.json" in error_of("sample", "moved", "--out", "x.csv")
+    error = error_of("sample", "moved", "--given", "height=170")
+    assert "height does not exist: there are none" in error
 
 
-def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monkeypatch, capsys):
+def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(
+    tmp_path, monkeypatch, capsys, error_of
+):
     path = _file(tmp_path, _text())
     settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
     list(start(override(PRESETS["table"], settings), tmp_path / "run"))
@@ -318,8 +319,7 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
     path.rename("moved.csv")
     held_out = ["restore", "run", "--overwrite", "--count=3", "-n1", *size]
-    assert cli.main(held_out) == 2
-    assert f"are gone: {path} does not have them" in capsys.readouterr().err
+    assert f"are gone: {path} does not have them" in error_of(*held_out)
     assert cli.main([*held_out, "--data=moved.csv"]) == 0
     capsys.readouterr()
     assert not Path("restored/completion-2.csv").exists()  # an older one
@@ -327,12 +327,10 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     _, *rows = _rows(Path("restored/completion-1.csv").read_text())
     assert len(rows) == 3
     assert [row[:2] for row in rows] == [row[:2] for row in truth]
-    assert cli.main(["restore", "run", "gone.csv", "--out", "g"]) == 2
-    assert "scorefield: gone.csv does not exist: " in capsys.readouterr().err
+    assert "gone.csv does not exist: " in error_of("restore", "run", "gone.csv", "--out", "g")
     Path("folder.csv").mkdir()
-    assert cli.main(["restore", "run", "folder.csv", "--out", "g"]) == 2
-    text = "scorefield: folder.csv is a directory: name a file in it"
-    assert text in capsys.readouterr().err
+    error = error_of("restore", "run", "folder.csv", "--out", "g")
+    assert "folder.csv is a directory: name a file in it" in error
     with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):
         Table.read("run").encode([{"children": 99}])
     for text, message in (
@@ -342,8 +340,8 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         ("children=2.5", "give a whole number"),
         ("height=inf", "give a number"),
     ):
-        assert cli.main(["sample", "run", "--given", text]) == 2
-        assert message in capsys.readouterr().err
+        assert message in error_of("sample", "run", "--given", text)
+    bad = ["restore", "run", "bad.csv", "--out=b"]
     for text, message in (
         ("height,regiom\n1,2\n", "the column regiom does not exist: did you mean region?"),
         (HEADER, "bad.csv holds no rows below its header"),
@@ -351,22 +349,18 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         (HEADER + "170,5,1\n", "line 2: 3 fields, but the header has 4"),
     ):
         Path("bad.csv").write_text(text)
-        assert cli.main(["restore", "run", "bad.csv", "--out", "b"]) == 2
-        assert message in capsys.readouterr().err
+        assert message in error_of(*bad)
     for option in ("--task=deblur", "--label=all", "--guidance=2"):
-        name = option.partition("=")[0]
-        assert cli.main(["restore", "run", "bad.csv", "--out", "b", option]) == 2
-        assert f"bad.csv is a table: leave out {name}" in capsys.readouterr().err
+        unused, name = "leave out " + option.partition("=")[0], option.partition("=")[0]
+        assert f"bad.csv is a table: {unused}" in error_of(*bad, option)
         if name != "--task":
-            assert cli.main(["sample", "run", "--given=region=north", option]) == 2
-            assert f"learned samples by restoration: leave out {name}" in capsys.readouterr().err
+            error = error_of("sample", "run", "--given=region=north", option)
+            assert f"learned samples by restoration: {unused}" in error
     model = load("run")
     model.tuned = True
     save(model, "run")
-    assert cli.main(["restore", "run", "part.tsv", "--out", "b"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""  # nothing is announced that will not be computed
-    assert "the model is tuned to consistency" in err
+    # nothing is announced that will not be computed
+    assert "the model is tuned to consistency" in error_of("restore", "run", "part.tsv", "--out=b")
     assert not Path("b").exists()
 
 
