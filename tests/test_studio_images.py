@@ -425,6 +425,28 @@ def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_pag
         assert "centre" not in place
         restore(page)
         assert note.inner_text() == ""
+        shown = page.locator("main canvas:visible").count()
+        page.evaluate(LEAVE_DURING_EXPORT)
+        page.get_by_role("button", name="Export HTML").click()
+        page.get_by_role("heading", name="Runs", level=2).wait_for()
+        page.get_by_role("button", name="Export HTML", disabled=False).wait_for()
+        assert 0 < page.evaluate("pictures") <= shown  # of one state, not of all
+        assert page.get_by_role("dialog").count() == 0
+
+
+LEAVE_DURING_EXPORT = """() => {
+  globalThis.pictures = 0;
+  const own = HTMLCanvasElement.prototype.toDataURL;
+  HTMLCanvasElement.prototype.toDataURL = function (...values) {
+    pictures += 1;
+    if (pictures === 1) {
+      location.hash = "#/runs";
+      dispatchEvent(new Event("hashchange"));
+    }
+    return own.apply(this, values);
+  };
+}"""
+"""Leave the view as the first picture of a replay is taken, and count the pictures."""
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ async function exportReplay() {
   const address = makeAddress(replay.state?.());
   replayButton.disabled = true;
   try {
-    const text = await makeReplay({ title, replay, root, address });
+    const text = await makeReplay({ title, replay, root, address, signal: life.signal });
     download(`scorefield-${view.name}.html`, text);
   } catch (error) {
     if (!life.signal.aborted) ui.dialog("Export HTML", ui.h("p", {}, error.message));

@@ -7,20 +7,23 @@ const MAX_FILE = 24 * 2 ** 20; // bytes of pictures in the file, about
 const MAX_EXACT = 2 ** 15; // pixels of a picture without loss
 
 /**
- * Return the text of the file. `replay` has a view's frames: `count()`, and `show(i)`, which draws
- * one and returns its caption, or a promise of it. Where a view has `keep()`, it returns a function
- * that shows again what was shown before.
+ * Return the text of the file, or fail once `signal` is aborted. `replay` has a view's frames:
+ * `count()`, and `show(i)`, which draws one and returns its caption, or a promise of it. Where a view
+ * has `keep()`, it returns a function that shows again what was shown before.
  */
 export async function makeReplay(options) {
-  const goBack = options.replay.keep?.();
+  const { replay, root } = options;
+  const goBack = replay.keep?.();
+  root.inert = true; // another computation would mix its frames with these
   try {
     return await record(options);
   } finally {
+    root.inert = false;
     goBack?.();
   }
 }
 
-async function record({ title, replay, root, address }) {
+async function record({ title, replay, root, address, signal }) {
   await replay.show(0); // now all pictures have a size
   const sources = [...root.querySelectorAll("canvas, img")]
     .filter((source) => source.offsetParent && sizeOf(source)[0]);
@@ -30,6 +33,9 @@ async function record({ title, replay, root, address }) {
   const pictures = new Map(); // numbers by their URL, because some pictures do not change
   const frames = [];
   for (let i = (count - 1) % stride; i < count; i += stride) {
+    await nextTask();
+    signal.throwIfAborted();
+    if (replay.count() < count) throw new Error("What is shown has changed meanwhile: export it again");
     const caption = await replay.show(i);
     const urls = sources.map(encode);
     for (const url of urls) if (!pictures.has(url)) pictures.set(url, pictures.size);
@@ -43,6 +49,15 @@ async function record({ title, replay, root, address }) {
 <figcaption>${escapeHtml(caption)}</figcaption></figure>`;
   });
   return page(title, address, images.join(""), { frames, pictures: [...pictures.keys()] });
+}
+
+/** Let the page do what waits, such as leaving the view; a timer would be slow in a hidden page. */
+function nextTask() {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = resolve;
+    port2.postMessage(null);
+  });
 }
 
 /** Offer a file for download. */
