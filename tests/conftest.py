@@ -8,6 +8,7 @@ from functools import wraps
 
 import jaxtyping
 import typecheck
+from waiting import SECONDS
 
 gc.disable()  # until all is imported: nothing of it is garbage
 typecheck.install()  # before the first import of scorefield
@@ -225,6 +226,8 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+            monkeypatch.setattr(constants, name, SECONDS)  # not 10, on a busy machine
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
         monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
         yield server

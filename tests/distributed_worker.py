@@ -185,7 +185,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signals = Thread(target=stop_when_logged, args=[place / "command/log.jsonl"], daemon=True)
     signals.start()
-    settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
+    settings = ["--network.width=16", "--network.blocks=1", "--training.steps=10000000"]
     command = ["train", "vectors", *settings, "--out", str(place / "command")]
     assert main(command) == 128 + signal.SIGTERM
     signals.join()

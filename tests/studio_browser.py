@@ -181,7 +181,8 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with playwright.sync_playwright() as p:
-        window = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        own = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+        window = p.chromium.launch(**own, timeout=1000 * SECONDS)
         yield window
         window.close()
 
@@ -203,8 +204,8 @@ def open_page(browser, studio):
     def opened(view="", **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         try:
+            context.set_default_timeout(1000 * SECONDS)  # also of pages that this one opens
             page, faults = context.new_page(), []
-            page.set_default_timeout(1000 * SECONDS)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on("console", lambda line: is_fault(line) and faults.append(line.text))
             page.goto(studio.entrance + view)

@@ -253,7 +253,7 @@ def test_mistakes_in_training_are_named(error_of, args, message):
 
 
 def test_a_signal_saves_the_run_and_resume_continues_it(capsys):
-    log = Path("run/log.jsonl")
+    log = Path("run/log.jsonl").resolve()
 
     def stop_at_step_3():
         while not log.exists() or log.read_text().count("\n") < 3:
@@ -261,11 +261,11 @@ def test_a_signal_saves_the_run_and_resume_continues_it(capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=stop_at_step_3, daemon=True).start()
-    assert main(["train", "--out", "run", "--steps", "100000", *TINY]) == 128 + signal.SIGTERM
+    assert main(["train", "--out", "run", "--steps", "10000000", *TINY]) == 128 + signal.SIGTERM
     assert "to continue: scorefield resume run" in capsys.readouterr().err
     done = json.loads(log.read_text().splitlines()[-1])["step"]
     config = Path("run/config.json")
-    config.write_text(config.read_text().replace("100000", str(done + 2)))
+    config.write_text(config.read_text().replace("10000000", str(done + 2)))
     assert main(["resume", "run"]) == 0
     assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(1, done + 3)]
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -41,6 +42,7 @@ def demo_run(tmp_path_factory):
         patch.setitem(PRESETS, "digits", override(Experiment(), SMALL))
         patch.setattr("scorefield.evaluate.evaluate", evaluate_few)
         patch.setattr("scorefield.show.progress.heartbeat", line_at_the_end)
+        patch.setattr("scorefield.runs.watch.ESTIMATE_AFTER", math.inf)
         patch.setattr("scorefield.show.plots.as_png", undrawn)
         for _ in range(2):
             with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as lines:

@@ -16,6 +16,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -364,12 +365,12 @@ def test_fingerprints_of_large_data_read_a_part_of_them(tmp_path, monkeypatch):
 
 
 class Deadly(Arrays):
-    """A worker that takes the seventh batch ends by an exception, or hangs."""
+    """The worker that takes the seventh batch ends by an exception, or hangs."""
 
     def take(self, index):
         if threading.current_thread() is not threading.main_thread():
-            self.taken.append(index)
-            if len(self.taken) == 7:
+            self.readers.append(threading.current_thread())
+            if next(self.numbers) == 7:
                 self.fault()
         return super().take(index)
 
@@ -380,15 +381,19 @@ def _end_thread():
     time.sleep(0.01)
 
 
-@pytest.mark.parametrize("fault", [_end_thread, threading.Event().wait])
+@pytest.mark.parametrize("fault", ["end", "hang"])
 def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
-    monkeypatch.setattr("scorefield.data.batches.WORKER_TIMEOUT_SECONDS", 0.2)
-    Deadly.taken, Deadly.fault = [], staticmethod(lambda: fault(*[0.6][: fault != _end_thread]))
+    released = threading.Event()
+    if fault == "hang":
+        monkeypatch.setattr("scorefield.data.batches.WORKER_TIMEOUT_SECONDS", 0.2)
+    Deadly.readers, Deadly.numbers = [], count(1)
+    Deadly.fault = staticmethod(_end_thread if fault == "end" else released.wait)
     x = torch.rand(40, 2)
     stream = Batches(Deadly(x), 4, workers=2).stream()
     expected = Batches(Arrays(x), 4)
     assert all(torch.equal(next(stream).x, expected(step).x) for step in range(25))
-    assert len(Deadly.taken) > 20  # taken by new workers
+    assert {*Deadly.readers[7:]} - {*Deadly.readers[:7]}  # new workers
+    released.set()
     stream.close()
 
 
@@ -454,18 +459,19 @@ def test_foreign_lines_of_a_log_are_removed(copy, whole):
     assert_same_end(copy, whole)
 
 
-HOLD_LOCK = """import pathlib, sys, time
+HOLD_LOCK = """import pathlib, sys
 from scorefield.disk import hold_lock
 with hold_lock(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(60)"""
+    sys.stdin.read()"""
 
 
 def test_a_run_has_one_process(copy, whole, error_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (copy / "checkpoints/00000004.safetensors").unlink()
     (copy / "checkpoints/.00000004.safetensors.77").write_text("what the other process is writing")
-    with subprocess.Popen([sys.executable, "-c", HOLD_LOCK, copy], stdout=subprocess.PIPE) as other:
+    command, pipe = [sys.executable, "-c", HOLD_LOCK, copy], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
         assert other.stdout.readline() == b"locked\n"
         assert "is in use by another process: wait" in error_of("resume", copy)
         assert (copy / "checkpoints/.00000004.safetensors.77").exists()

@@ -123,13 +123,14 @@ def test_colours_of_16_bits_are_rounded_not_cut(tmp_path, monkeypatch, kind, cha
 def test_threads_decode_no_more_pixels_at_once_than_they_may(tmp_path, monkeypatch, memory):
     for i, side in enumerate([8, 8, 40, 8, 8, 9, 40, 8]):
         _save(tmp_path / f"{i}.png", _noise(side, side, 3))
-    at_once, loads, load = [0], [], ImageFile.ImageFile.load
+    sizes, loads, load = [], [], ImageFile.ImageFile.load
 
     def counted(image):
-        at_once[0] += image.width * image.height
-        loads.append(at_once[0])
+        size = image.width * image.height
+        sizes.append(size)  # not one number, of which a change may be lost
+        loads.append(sum(sizes))
         time.sleep(0.01)  # for other threads to begin
-        at_once[0] -= image.width * image.height
+        sizes.remove(size)
         return load(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", counted)

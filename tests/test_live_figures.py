@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from canvas import read_canvas
+from waiting import SECONDS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs/extensions"))
 
@@ -38,7 +39,7 @@ def open_figure(browser, tmp_path):
         page, faults, requests = context.new_page(), [], []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(1000 * SECONDS)
         page.goto(page_file.as_uri())
         page.wait_for_function("document.querySelector('.live output').textContent")
         yield page
@@ -96,20 +97,31 @@ def test_particles_and_the_weight_below_them_are_those_of_the_chains(open_figure
         assert page.get_by_role("button").inner_text() == "Run again"
 
 
+START_AND_PAUSE = """async () => {
+  const [button, output] = ["button", "output"].map((tag) => document.querySelector(tag));
+  const before = output.textContent;
+  button.click();
+  const label = button.textContent;
+  await new Promise((resolve) => {
+    new MutationObserver(() => output.textContent.startsWith("step 0,") || resolve())
+      .observe(output, { childList: true });
+  });
+  button.click();
+  const paused = output.textContent;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  return [before, label, paused, output.textContent];
+}"""
+"""Press the button, and again after the first states: what a test does between them may be late."""
+
+
 def test_a_chain_runs_and_stops_at_the_button_and_is_drawn_in_the_dark(open_figure):
     with open_figure("mixing") as page:
         light = read_pixels(page)
-        button, output = page.get_by_role("button"), page.locator("output")
-        assert output.inner_text().startswith("step 0,")
-        button.click()
-        page.wait_for_function(
-            "!document.querySelector('output').textContent.startsWith('step 0,')"
-        )
-        assert button.inner_text() == "Pause"
-        button.click()
-        paused = output.inner_text()
-        page.evaluate("() => new Promise(done => setTimeout(done, 100))")
-        assert output.inner_text() == paused
+        before, label, paused, after = page.evaluate(START_AND_PAUSE)
+        assert before.startswith("step 0,")
+        assert label == "Pause"
+        assert paused.startswith("step 5,")
+        assert after == paused
         page.evaluate("document.body.dataset.theme = 'dark'")
         dark = read_pixels(page)
         assert light[2, 2] == 0xFFFFFF

@@ -46,6 +46,8 @@ def connect(studio, cookie):
                 origin=origin,
                 additional_headers={"Cookie": cookie} | headers,
                 compression=None,
+                open_timeout=SECONDS,
+                ping_interval=None,
                 close_timeout=1,
                 max_size=None,
             ) as connection,
@@ -149,7 +151,7 @@ def test_no_other_file_of_the_package_is_served(ask, path):
 
 def test_an_oversized_upload_is_refused_with_and_without_a_length(ask, studio):
     size = guard.MAX_BODY + 1
-    pieces = (b"x" * 2**16 for _ in range(size // 2**16 + 1))
+    pieces = (b"x" * min(2**16, size - sent) for sent in range(0, size, 2**16))
     for body, headers in ((None, {"Content-Length": str(size)}), (pieces, {})):
         status, text, _ = ask("/upload", "POST", body, **headers)
         assert (status, text) == (413, "The upload is larger than 16 MiB.\n")
@@ -203,7 +205,7 @@ class Steps:
 
     def __init__(self, monkeypatch, keep=False):
         self.started = self.done = 0
-        self.ended = threading.Event()
+        self.ended, self.released = threading.Event(), False
         self.permits, self.keep = threading.Semaphore(0), keep
         monkeypatch.setitem(JOBS, "test.steps", self)
 
@@ -212,6 +214,8 @@ class Steps:
         try:
             while True:
                 assert self.permits.acquire(timeout=SECONDS)
+                if self.released:
+                    return
                 self.done += 1
                 yield Frame({"step": self.done, "keep": self.keep}, {"x": np.zeros(9, "uint8")})
         finally:
@@ -220,13 +224,18 @@ class Steps:
     def step(self, n=1):
         self.permits.release(n)
 
+    def release(self):
+        """End this job, and those that still wait, whether or not their page is seen to be gone."""
+        self.released = True
+        self.step(100)
+
 
 @pytest.fixture
 def start_steps(studio, monkeypatch):
     """Offer the job `test.steps`, and let it end with the test."""
     jobs = []
     yield lambda **options: jobs.append(Steps(monkeypatch, **options)) or jobs[-1]
-    jobs[-1].step(1000)
+    jobs[-1].release()
     wait_until(lambda: studio.app.state.worker._running is None)
 
 
@@ -279,7 +288,7 @@ def test_a_closed_tab_ends_its_work_within_a_step(connect, studio, start_steps):
     wait_until(lambda: studio.app.state.worker._running.cancelled)
     assert not steps.ended.is_set()  # it is within its second step
     steps.step(9)
-    assert steps.ended.wait(20)
+    assert steps.ended.wait(SECONDS)
     wait_until(lambda: studio.app.state.worker._running is None)
     assert (steps.started, steps.done) == (1, 2)  # what waited does not start
 
@@ -320,7 +329,7 @@ def test_frames_to_keep_all_arrive_and_the_job_waits_for_the_page(connect, start
             assert receive(page)["step"] == i
             assert steps.done <= i + most  # of which `i - 1` are acknowledged
             say(page, id=1, ack=i)
-    assert steps.ended.wait(20)
+    assert steps.ended.wait(SECONDS)
 
 
 def test_a_hidden_page_does_not_lose_its_job_nor_hold_the_others_up(
@@ -342,7 +351,7 @@ def test_a_hidden_page_does_not_lose_its_job_nor_hold_the_others_up(
         say(page, id=2, job="test.steps")  # its own next job waits as well
         assert not steps.ended.wait(5 * work.PATIENCE)
         say(other, id=1, job="test.steps")
-        assert steps.ended.wait(20)
+        assert steps.ended.wait(SECONDS)
 
 
 def test_an_error_is_shown_and_a_fault_is_logged(connect, monkeypatch, caplog):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from canvas import read_canvas
 from PIL import Image
-from waiting import wait_for_address, wait_until
+from waiting import SECONDS, wait_for_address, wait_until
 
 pytest.importorskip("starlette")
 
@@ -65,6 +65,11 @@ def drawn(x):
 
 def wait(page, label, text):
     page.get_by_label(label, exact=True).filter(has_text=text).wait_for()
+
+
+def wait_for_end(page):
+    """Wait until all states of the samples have come."""
+    wait(page, "You are here", "On this page an image took")
 
 
 def copied(page):
@@ -119,8 +124,11 @@ def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(
         page.locator("footer").get_by_text(f"Model: {trained}", exact=True).wait_for()
         page.get_by_label("Samples:").focus()
         page.keyboard.press("ArrowRight")
-        page.keyboard.press("ArrowDown")
         wait(page, "Distances", "The nearest of 1437 training images")
+        distances = page.get_by_label("Distances", exact=True)
+        of_first = distances.inner_text()
+        page.keyboard.press("ArrowDown")
+        distances.filter(has_not_text=of_first).wait_for()
         page.wait_for_url("**chosen=2")
         samples = sample(load(trained), 4, steps=5)
         train = all_samples(load_data("digits").train)
@@ -176,6 +184,7 @@ def test_a_path_between_two_seeds_ends_at_their_samples(open_page, trained):
         page.get_by_role("button", name="Interpolate").click()
         page.wait_for_url("**other=9**")
         page.locator("canvas[aria-label='Samples between two seeds'][width='80']").wait_for()
+        page.get_by_text("Interpolating").wait_for(state="hidden")
         page.get_by_role("button", name="Copy path as code").click()
         names = {}
         exec(page.get_by_label("Python").inner_text(), names)
@@ -220,6 +229,7 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
         page.get_by_label("Noise level σ").press("ArrowRight")
         wait_for_address(page)
         page.reload()
+        wait_for_end(page)  # until then, one state after the other is shown
         wait(page, "State", "State 5 of 6")
         assert (pixels(page, "Samples:") == noisy).all()
         page.get_by_role("button", name="Play").click()
@@ -322,7 +332,7 @@ def test_a_page_that_waits_for_another_says_so_and_has_its_lists(open_page, monk
 
     def busy(studio, settings):
         yield None
-        assert released.wait(60)
+        assert released.wait(SECONDS)
 
     monkeypatch.setitem(JOBS, "test.busy", busy)
     with open_page() as other, open_page() as page:
@@ -476,7 +486,7 @@ def release(monkeypatch):
     def held(studio, settings):
         for i, state in enumerate(real(studio, settings)):
             yield state
-            assert (settings["seed"], i) != (1, 2) or released.wait(60)
+            assert (settings["seed"], i) != (1, 2) or released.wait(SECONDS)
 
     monkeypatch.setitem(JOBS, "images.sample", held)
     yield released.set
@@ -491,7 +501,7 @@ def test_a_state_that_is_chosen_while_others_are_sampled_stays(open_page, releas
         page.get_by_label("Noise level σ").press("Home")
         wait(page, "State", "State 1 of 6")
         release()
-        page.get_by_label("You are here").filter(has_text="On this page an image took").wait_for()
+        wait_for_end(page)
         wait(page, "State", "State 1 of 6")
 
 
@@ -565,7 +575,7 @@ def let(studio, monkeypatch):
         def held(own, settings):
             for i, answer in enumerate(real(own, settings)):
                 yield answer
-                assert (settings["seed"], i) != (1, 2) or permits.acquire(timeout=60)
+                assert (settings["seed"], i) != (1, 2) or permits.acquire(timeout=SECONDS)
 
         return held
 
@@ -944,6 +954,7 @@ def test_an_uploaded_image_is_restored_as_by_the_copied_command(open_page, tmp_p
     with open_page("#/restore?n=2&steps=4&mask=random") as page:
         wait(page, "Known", "of 64 pixels are known")
         page.get_by_label("Your own image").set_input_files("own.png")
+        wait(page, "Uploaded", "Chosen: own.png")
         page.get_by_label("Seed").fill("1")
         page.get_by_role("button", name="Restore", exact=True).click()
         wait(page, "State", "State 4 of 4, σ = 0")

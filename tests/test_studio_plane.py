@@ -14,7 +14,7 @@ import pytest
 import torch
 from canvas import read_address
 from PIL import Image
-from waiting import wait_for_address, wait_until
+from waiting import SECONDS, wait_for_address, wait_until
 
 pytest.importorskip("starlette")
 
@@ -292,6 +292,7 @@ def figure(browser, tmp_path_factory):
     script = "\n".join([*sources, code])
     file.write_text(f'<!DOCTYPE html><meta charset="utf-8"><script type="module">{script}</script>')
     page = browser.new_page()
+    page.set_default_timeout(1000 * SECONDS)
     page.goto(file.as_uri())
     results = page.wait_for_function("() => globalThis.results").json_value()
     page.close()
@@ -401,9 +402,11 @@ def wait_for_field(page):
 
 
 def run_both(page):
-    page.get_by_role("button", name="Run both").click()
-    page.get_by_role("button", name="Pause").wait_for()
-    page.get_by_role("button", name="Play").wait_for()
+    """Run both samplers, and wait until the last state has been played."""
+    run = page.get_by_role("button", name="Run both")
+    run.click()  # its name is Stop from here
+    run.wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
 
 
 def coloured(image, rgb):
@@ -688,7 +691,7 @@ def test_a_ladder_is_diagnosed_in_a_dialog_unless_it_is_stopped(open_page, studi
     def held(studio, settings):
         try:
             for part in plane.diagnose_plane(studio, settings):
-                assert not parts or released.wait(60)
+                assert not parts or released.wait(SECONDS)
                 parts.append(part)
                 yield part
         finally:
@@ -727,10 +730,9 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
         canvas.click(position={"x": side * 0.75, "y": side * 0.25})  # (5, 5)
         for key in ["ArrowLeft"] * 4 + ["Enter"]:
             canvas.press(key)
-        # the noise level of their own ladder: the address has had that of the modes' till then.
-        # A function, because the page forbids evaluating text, which other code is at each look.
-        page.wait_for_function("() => location.hash.includes('sigma=')")
+        page.evaluate(LAST_STATUS, {"target": "circle"})  # after the ladder of both points
         wait_for_address(page)
+        assert "sigma=" in page.url
         state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
         x1, y1, x2, y2 = map(float, state["points"][0].split(","))
         assert (x1, y1, x2, y2) == pytest.approx((5, 5, 3, 5), abs=0.05)
@@ -833,7 +835,7 @@ def test_a_distribution_that_arrives_late_does_not_replace_the_next_choice(open_
     released = threading.Event()
 
     def late(studio, settings):
-        assert settings["target"] != "modes" or released.wait(20)
+        assert settings["target"] != "modes" or released.wait(SECONDS)
         yield from plane.show_target(studio, settings)
 
     monkeypatch.setitem(JOBS, "plane.target", late)
@@ -886,7 +888,7 @@ def test_a_look_at_the_network_does_not_train_it_nor_hold_a_training_up(open_pag
 
     def held(studio, settings):
         asked.append(settings["train"])
-        assert settings["train"] or released.wait(60)
+        assert settings["train"] or released.wait(SECONDS)
         yield from plane_training.train_plane(studio, settings)
 
     monkeypatch.setitem(JOBS, "plane.train", held)
@@ -924,7 +926,7 @@ def test_a_training_that_is_stopped_goes_on_at_its_button_and_not_at_the_slider(
         asked.append(settings["train"])
         for i, frame in enumerate(plane_training.train_plane(studio, settings)):
             yield frame
-            assert (len(asked), i) != (1, 6) or released.wait(60)
+            assert (len(asked), i) != (1, 6) or released.wait(SECONDS)
 
     monkeypatch.setitem(JOBS, "plane.train", held)
     monkeypatch.setattr(plane_training, "SHOW_EVERY", 5)
@@ -1033,29 +1035,51 @@ AFTER_FRAMES = """n => new Promise((resolve) => {
 })"""
 
 
-def test_stop_ends_the_computation_and_play_moves_what_has_arrived(open_page):
+PLAY_A_LITTLE = """async () => {
+  const time = document.querySelector("[aria-label=Time]");
+  const button = (name) => [...document.querySelectorAll("button")].find((one) => (
+    one.textContent === name));
+  const end = time.value;
+  button("Play").click();
+  while (time.value === end) await new Promise(requestAnimationFrame);
+  button("Pause").click();
+  return Number(time.value);
+}"""
+"""Play until another frame is shown: a test that pressed the buttons might come after the end."""
+
+
+def test_stop_ends_the_computation_and_play_moves_what_has_arrived(open_page, studio, monkeypatch):
+    """Of 1001 frames, those after the first ones are held back until it is stopped."""
+    many, shown, released = 40, [], threading.Event()
+
+    def held(studio, settings):
+        for frame in plane.sample_plane(studio, settings):
+            yield frame
+            shown.extend([frame] * (frame is not None))
+            assert len(shown) < many or released.wait(SECONDS)
+
+    monkeypatch.setitem(JOBS, "plane.sample", held)
     view = "#/plane?n=100&first_steps=2000&second_steps=2000"
     with open_page(view, viewport={"width": 1000, "height": 800}) as page:
         wait_for_field(page)
         page.get_by_role("button", name="Run both").click()
         page.wait_for_function("() => document.querySelector('[aria-label=Time]').value > 9")
         page.get_by_role("button", name="Stop", exact=True).click()
+        # it has ended if it was stopped before it was held back
+        wait_until(lambda: (job := studio.app.state.worker._running) is None or job.cancelled)
+        released.set()
         page.get_by_role("button", name="Run both").wait_for()
         time = page.get_by_label("Time")
         end = int(time.get_attribute("max"))
-        assert 9 < end < 800  # of 20,000 states
+        assert 9 < end < many
         page.get_by_role("button", name="Play", exact=True).wait_for()
         assert int(time.input_value()) == end
         last = pixels(page, "First sampler")
-        page.get_by_role("button", name="Play", exact=True).press("Enter")
-        page.wait_for_function(
-            "end => document.querySelector('[aria-label=Time]').value < end", arg=end
-        )
-        page.get_by_role("button", name="Pause", exact=True).press("Enter")
-        now = time.input_value()
+        now = page.evaluate(PLAY_A_LITTLE)
+        assert now < end
         assert (pixels(page, "First sampler") != last).any()
         page.evaluate(AFTER_FRAMES, 30)  # in which it would play two at least
-        assert time.input_value() == now
+        assert int(time.input_value()) == now
 
 
 PIXELS_OF_IMAGE = """async (image) => {
@@ -1145,7 +1169,7 @@ def release(monkeypatch):
     released = threading.Event()
 
     def late(studio, settings):
-        assert settings["target"] != "circle" or released.wait(60)
+        assert settings["target"] != "circle" or released.wait(SECONDS)
         yield from plane.show_target(studio, settings)
 
     monkeypatch.setitem(JOBS, "plane.target", late)

@@ -85,8 +85,8 @@ class Page:
                         del self.tasks[task.number]
 
     def close(self) -> None:
-        """End what the page has started."""
-        for task in self.tasks.values():
+        """End what the page has started, the last job first, so that none starts meanwhile."""
+        for task in reversed(self.tasks.values()):
             self.worker_of(task.job).cancel(task)
 
 

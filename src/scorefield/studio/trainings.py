@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shlex import join
 from threading import Lock
@@ -100,6 +100,7 @@ class RunProcess:
     evaluates: bool
     stopping: bool = False
     """True once it was asked to end."""
+    _reading: Lock = field(default_factory=Lock)
 
     @property
     def is_alive(self) -> bool:
@@ -110,9 +111,11 @@ class RunProcess:
         """Return the last line of a process that failed."""
         if self.is_alive or self.process.returncode in (0, 128 + signal.SIGINT, -signal.SIGINT):
             return ""
-        size = self.output.seek(0, 2)
-        self.output.seek(max(0, size - TAIL))
-        lines = self.output.read().decode("utf-8", "replace").strip().splitlines()
+        with self._reading:  # requests come in several threads, which share the place in the file
+            size = self.output.seek(0, 2)
+            self.output.seek(max(0, size - TAIL))
+            content = self.output.read()
+        lines = content.decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else f"ended with code {self.process.returncode}"
 
 
@@ -168,9 +171,9 @@ class Trainings:
             state = "elsewhere"
         summary |= {"step": step, "state": state, "budget": wanted.budget}
         summary["steps"] = None if is_open else wanted.steps
-        for field in ("loss", "heldout"):
-            values = (line[field] for line in reversed(log) if line.get(field) is not None)
-            summary[field] = next(values, None)
+        for loss in ("loss", "heldout"):
+            values = (line[loss] for line in reversed(log) if line.get(loss) is not None)
+            summary[loss] = next(values, None)
         return summary
 
     def describe(self, name: str) -> dict[str, Any]:

@@ -194,12 +194,12 @@ export default {
 
     function drawList(runs) {
       if (!runs.length) {
-        table.replaceChildren(ui.h("tr", {}, ui.h("td", { colspan: columns.length, class: "muted" },
-          "No runs yet: choose a preset and start a training.")));
+        ui.update(table, [ui.h("tr", {}, ui.h("td", { colspan: columns.length, class: "muted" },
+          "No runs yet: choose a preset and start a training."))]);
         return;
       }
       const focused = document.activeElement?.dataset?.run;
-      table.replaceChildren(...runs.map((run) => ui.h("tr", { "aria-selected": String(run.name === chosen) },
+      ui.update(table, runs.map((run) => ui.h("tr", { "aria-selected": String(run.name === chosen) },
         ui.h("td", {}, ui.h("button", {
           type: "button", class: "quiet link", "data-run": run.name, onclick: () => choose(run.name),
         }, run.name)),
@@ -224,9 +224,7 @@ export default {
       ];
       numbers.replaceChildren(...figures.map(([title, value]) => ui.h("span", {},
         `${title} `, ui.h("output", { "aria-label": title }, value))));
-      const focused = document.activeElement?.closest(".row") === buttons
-        ? document.activeElement.textContent : null;
-      buttons.replaceChildren(...[
+      ui.update(buttons, [
         BUSY.includes(last.state) && last.state !== "stopping" && ui.button({ label: "Stop", onclick: () => steer("stop") }),
         last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
         ["stopped", "finished"].includes(last.state) && ui.button({
@@ -235,7 +233,6 @@ export default {
         last.report && ui.h("a", { href: `runs/${last.name}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
         last.error && ui.h("span", { class: "status error", role: "alert" }, last.error),
       ].filter(Boolean));
-      if (focused) [...buttons.children].find((b) => b.textContent === focused)?.focus();
       const atRest = ["stopped", "finished"].includes(last.state);
       report.show(atRest && !last.report && last.commands?.evaluate);
       open.show(atRest && last.name !== opened && last.commands?.studio);

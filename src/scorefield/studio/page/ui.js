@@ -14,6 +14,21 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/**
+ * Give an element these children, and leave the parts that are as before in their place: a press on
+ * a button goes on, and the focus stays.
+ */
+export function update(parent, children) {
+  children.forEach((child, i) => {
+    const old = parent.children[i];
+    if (!old) parent.append(child);
+    else if (old.isEqualNode(child)) return;
+    else if (child.children.length && old.cloneNode().isEqualNode(child.cloneNode())) update(old, [...child.children]);
+    else old.replaceWith(child);
+  });
+  while (parent.children.length > children.length) parent.lastElementChild.remove();
+}
+
 /** A number in at most four digits, as people write it. */
 export function format(value) {
   if (!Number.isFinite(value)) return String(value);
