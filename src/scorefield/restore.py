@@ -221,34 +221,22 @@ def restoration(
 
     `noise` is `seeded`, or has its arguments and calls it: a batch of chains has its own noise.
     """
-    prior = require_prior(model)
-    chosen = find_method(method)
+    prior, chosen = require_prior(model), find_method(method)
     check_measurement(operator, y, sigma_y, linear=not chosen.any_operator)
-    if "peak" in options and not chosen.counts:
-        raise ValueError(f"method={method!r} has no noise of counts (peak): take dps or mmps")
     operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
-    run = chosen.run
-    check_keywords(options, method, run, restore)
-    own, observed = signature(run).parameters, getattr(operator, "observed", None)
-    masked = "observed" in own
-    if (sigma_y > 0 and chosen.noiseless) or (masked and observed is None):
-        kind = "mask" if masked else "measurement"
-        raise ValueError(f"method={method!r} needs a noiseless {kind}: take 'split_gibbs'")
-    settings = {"operator": operator, "sigma_y": sigma_y, "observed": observed}
-    settings |= {"filter_size": work.size, "sigma_data": prior.deviation}
-    settings |= work.plan.options
-    options = {name: value for name, value in settings.items() if name in own} | options
+    known = {"filter_size": work.size, "sigma_data": prior.deviation} | work.plan.options
+    options = _fill_options(method, operator, sigma_y, known, options)
     named = {} if condition is None else model.name_condition(condition)
     named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
     score = guided_score(model, named or None, guidance)
 
     def start(y: Tensor, noise: Noise) -> States:
         x = work.plan.start(model, len(y), noise)
-        if "sigmas" in own:
-            states: States = run(score, x, work.plan.sigmas, y=y, noise=noise, **options)
+        if "sigmas" in signature(chosen.run).parameters:
+            states: States = chosen.run(score, x, work.plan.sigmas, y=y, noise=noise, **options)
             return states
-        return work.plan.run(run(score, y=y, **options), x, noise)
+        return work.plan.run(chosen.run(score, y=y, **options), x, noise)
 
     model.eval()
     model.check_weights()
@@ -270,6 +258,23 @@ def restoration(
         return x.transpose(1, 2).flatten(1, 2)[:, :n]
 
     return Restoration(work, parts, join)
+
+
+def _fill_options(
+    name: str, operator: Operator, sigma_y: float, known: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a method, with what it takes of the measurement and what is known."""
+    method = find_method(name)
+    if "peak" in options and not method.counts:
+        raise ValueError(f"method={name!r} has no noise of counts (peak): take dps or mmps")
+    check_keywords(options, name, method.run, restore)
+    own, observed = signature(method.run).parameters, getattr(operator, "observed", None)
+    masked = "observed" in own
+    if (sigma_y > 0 and method.noiseless) or (masked and observed is None):
+        kind = "mask" if masked else "measurement"
+        raise ValueError(f"method={name!r} needs a noiseless {kind}: take 'split_gibbs'")
+    known = known | {"operator": operator, "sigma_y": sigma_y, "observed": observed}
+    return {key: value for key, value in known.items() if key in own} | options
 
 
 def restore_rows(
