@@ -225,8 +225,8 @@ def restoration(
     check_measurement(operator, y, sigma_y, linear=not chosen.any_operator)
     operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
-    known = {"filter_size": work.size, "sigma_data": prior.deviation} | work.plan.options
-    options = _fill_options(method, operator, sigma_y, known, options)
+    settings = {"filter_size": work.size, "sigma_data": prior.deviation} | work.plan.options
+    options = _fill_options(method, operator, sigma_y, settings, options)
     named = {} if condition is None else model.name_condition(condition)
     named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
     score = guided_score(model, named or None, guidance)
@@ -261,9 +261,9 @@ def restoration(
 
 
 def _fill_options(
-    name: str, operator: Operator, sigma_y: float, known: dict[str, Any], options: dict[str, Any]
+    name: str, operator: Operator, sigma_y: float, settings: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a method, with what it takes of the measurement and what is known."""
+    """Return the options of a method, with what it takes of the measurement and of `settings`."""
     method = find_method(name)
     if "peak" in options and not method.counts:
         raise ValueError(f"method={name!r} has no noise of counts (peak): take dps or mmps")
@@ -273,8 +273,8 @@ def _fill_options(
     if (sigma_y > 0 and method.noiseless) or (masked and observed is None):
         kind = "mask" if masked else "measurement"
         raise ValueError(f"method={name!r} needs a noiseless {kind}: take 'split_gibbs'")
-    known = known | {"operator": operator, "sigma_y": sigma_y, "observed": observed}
-    return {key: value for key, value in known.items() if key in own} | options
+    settings = settings | {"operator": operator, "sigma_y": sigma_y, "observed": observed}
+    return {key: value for key, value in settings.items() if key in own} | options
 
 
 def restore_rows(
