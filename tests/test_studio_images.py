@@ -399,6 +399,7 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
         wait(page, "Errors", "Root mean square error of the mean")
         names = ["Completions", "Mean of the completions", "Standard deviation of the completions"]
         ends = [pixels(page, name) for name in names]
+        itself = pixels(page, "The image itself")[..., :3]
         exported(page, tmp_path / "replay.html")
         caption = page.locator("output")
         assert "frame 1 of" in caption.inner_text()
@@ -409,6 +410,7 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
             opaque, last = end[..., 3] == 255, replayed(page, name)
             assert (last[opaque] == end[..., :3][opaque]).all()
             assert (last != before).any()
+        assert (replayed(page, "The image itself") == itself).all()
 
 
 def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_page):

@@ -24,11 +24,12 @@ export async function makeReplay(options) {
 }
 
 async function record({ title, replay, root, address, signal }) {
-  await replay.show(0); // now all pictures have a size
+  const count = replay.count();
+  await replay.show(count - 1); // with which all pictures are shown
   const sources = [...root.querySelectorAll("canvas, img")]
     .filter((source) => source.offsetParent && sizeOf(source)[0]);
+  await replay.show(0);
   const cost = sources.map(encode).join("").length; // the noise of the first is the most costly
-  const count = replay.count();
   const stride = Math.ceil(count / Math.min(MAX_FRAMES, Math.max(2, MAX_FILE / cost)));
   const pictures = new Map(); // numbers by their URL, because some pictures do not change
   const frames = [];
