@@ -16,6 +16,7 @@ from scorefield import (
     integrate,
     restore,
     sample,
+    seeded,
 )
 from scorefield.data import load_data
 from scorefield.inverse import (
@@ -171,7 +172,7 @@ work: Workload = workload(model, 4, **size, rows=2)
 print(work.states, "states in all")
 rest = {"label": None, "condition": None, "guidance": 1.0, "seed": 0}
 pieces: Restoration = restoration(
-    model, top, measured, 4, sigma_y=0.0, **size, **rest
+    model, top, measured, 4, seeded, sigma_y=0.0, **size, **rest
 )
 x = pieces.join([final(states) for states in pieces.parts])
 print(x.shape)
