@@ -503,7 +503,7 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
 
 def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monkeypatch):
     model, budgets = load(few_run), (5, 10, 20, 40, 80)
-    fitted = lambda model, name, n: karras(3.0, 0.3, n)  # noqa: E731
+    fitted = lambda model, name, n, score=None: karras(3.0, 0.3, n)  # noqa: E731
     monkeypatch.setattr("scorefield.evaluate.plans.fit_grid", fitted)
     for name in SAMPLERS:
         plans = [*frontier_plans(model, name)]

@@ -1,12 +1,16 @@
 """Fitted grids against Karras' on a mixture, by the distance of samples from the truth."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_mixtures import TWO, quantiles
 
-from scorefield import NCSN, ScoreModel, geometric, karras
+from scorefield import NCSN, Precondition, ScoreModel, geometric, guide, karras, seeded
 from scorefield.evaluate import fit_grid
-from scorefield.sample import OracleNet, as_model
+from scorefield.evaluate.plans import fit_plan
+from scorefield.inverse import Guidance
+from scorefield.sample import OracleNet, as_model, make_plan
 from scorefield.samplers import SAMPLERS, final
 
 
@@ -43,6 +47,48 @@ LADDER = NCSN(geometric(5.0, 0.1, 10))
 def test_grids_that_cannot_be_fitted_are_refused(model, name, n, message):
     with pytest.raises(ValueError, match=message):
         fit_grid(model, name, n)
+
+
+class Classes(OracleNet):
+    """The score of both modes of `TWO`, or of the one that is a sample's class."""
+
+    def forward(self, x, cond, label=None):
+        if label is None:
+            return super().forward(x, cond)
+        return (torch.where(label == 0, -2.0, 2.0)[:, None] - x) / (0.25 + cond[:, None] ** 2)
+
+
+ROW = Precondition("score", "sigma", 6.8, 0.01)
+
+
+def test_levels_are_fitted_to_the_guided_samples_of_classes():
+    model = ScoreModel(Classes(TWO), ROW, prior=TWO.prior, classes="ab")
+    plan = replace(make_plan(model, "unipc", 5), guidance=3.0)
+    labels = torch.arange(2).repeat_interleave(32)
+    guided = guide(model.given(labels), model, 3.0)
+    fitted = fit_plan(model, plan, torch.tensor([0, 1]))
+    assert torch.equal(fitted.sigmas, fit_grid(model, "unipc", 5, score=guided))
+    x = TWO.prior.sample(64, 6.8, noise=seeded(1))
+    truth = final(SAMPLERS["heun"].run(guided, x, karras(6.8, 0.01, 64)))
+
+    def error(levels):
+        ends = final(SAMPLERS["unipc"].run(guided, x, levels.sigmas.to(x)))
+        return (ends - truth).square().mean().sqrt().item()
+
+    assert error(fitted) < error(fit_plan(model, replace(plan, guidance=1.0))) / 2
+
+
+def test_levels_are_fitted_to_the_guidance_of_a_classifier():
+    """With the exact classifier, whose gradient makes the score of all that of a class."""
+    model, labels = ScoreModel(Classes(TWO), ROW, prior=TWO.prior), torch.tensor([0, 1])
+    exact = Guidance(1.0, classifier=lambda x, sigma: TWO.responsibilities(x, sigma).log())
+    plan = replace(make_plan(model, "unipc", 4), guidance=exact)
+    of_classes = ScoreModel(Classes(TWO), ROW, prior=TWO.prior, classes="ab")
+    fits = (
+        fit_plan(model, plan, labels),
+        fit_plan(of_classes, replace(plan, guidance=1.0), labels),
+    )
+    torch.testing.assert_close(fits[0].sigmas, fits[1].sigmas, rtol=1e-3, atol=0)
 
 
 class Dropping(OracleNet):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scorefield import Guidance, load, sample
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.evaluate import evaluate_run, push
+from scorefield.evaluate.plans import fit_plan
 from scorefield.runs import choose_plan, resume, start
 from scorefield.runs.config import as_json, override, read
 from scorefield.samplers import final
@@ -93,6 +95,20 @@ def test_evaluate_takes_the_guidance_of_sample(copy):
         assert figure["plan"]["name"] == name
         same = figure["value"] == pytest.approx(own.figures[0].value, rel=1e-4)
         assert same == (name == "heun, guided")
+
+
+def test_fitted_levels_are_those_of_the_guided_samples(copy):
+    weak = ["--autoguidance", "guide.safetensors", "--guidance-interval", "0.05", "2"]
+    own = ["--sampler=unipc", "--steps=3", "--fit-grid", "--guidance=3", *weak]
+    assert main(["sample", ".", "-n", "6", "--out", "x.npy", *own]) == 0
+    model, guidance = load(copy), Guidance(3.0, (0.05, 2.0), load("guide.safetensors"))
+    plain = choose_plan(copy, model, "unipc", 3)
+    plan = fit_plan(model, replace(plain, guidance=guidance))
+    np.testing.assert_allclose(np.load("x.npy"), sample(model, 6, plan), rtol=1e-4)
+    options = {"sampler": "unipc", "steps": 3, "fit_grid": True, "guidance": guidance}
+    (judged,) = evaluate_run(copy, n=24, bits=0, **options).plans
+    assert torch.equal(judged.sigmas, plan.sigmas)
+    assert not torch.allclose(fit_plan(model, plain).sigmas, plan.sigmas)
 
 
 @pytest.mark.usefixtures("copy")

@@ -301,12 +301,7 @@ def chains(
     require_prior(model)
     model.check_weights()
     guidance = plan.guidance if guidance is None else guidance
-    values = None if label is None and condition is None else dict[str, Tensor]()
-    if values is not None:
-        named = {} if condition is None else model.name_condition(condition)
-        values = model.expand_condition(named, n)
-        if label is not None:
-            values["label"] = choose_classes(model, label, n, guidance)
+    values = expand_conditions(model, n, label, condition, guidance)
     guided_score(model, values, guidance)  # fail now on what would fail at the first batch
 
     def batches() -> Iterator[tuple[int, States]]:
@@ -321,6 +316,23 @@ def chains(
             yield start, plan.run(guided_score(model, own, guidance), x, noise)
 
     return batches()
+
+
+def expand_conditions(
+    model: ScoreModel,
+    n: int,
+    label: Label | str | Sequence[str] | None,
+    condition: Condition | None,
+    guidance: float | Guidance,
+) -> dict[str, Tensor] | None:
+    """Return the conditions of n samples by name, a row for each; None if there are none."""
+    if label is None and condition is None:
+        return None
+    named = {} if condition is None else model.name_condition(condition)
+    values = model.expand_condition(named, n)
+    if label is not None:
+        values["label"] = choose_classes(model, label, n, guidance)
+    return values
 
 
 def choose_classes(

@@ -75,16 +75,16 @@ def write_samples(
         files.check_animation(animate, out, shape)
     chosen = guidance != options.NO_GUIDANCE
     plan = choose_plan(run, model, sampler, steps, guided=not chosen)
-    if fit_grid:
-        from ..evaluate.plans import fit_plan  # imports much that most samples do not need
-
-        plan = fit_plan(model, plan)
     plan = replace(plan, brownian=brownian)
     if chosen:
         plan = replace(plan, guidance=files.read_guidance(guidance, device))
     elif plan.others:
         guidance = files.describe_guidance(plan.guidance, run / GUIDE_FILE)
     classes = None if label is None else choose_classes(model, label, n, plan.guidance)
+    if fit_grid:
+        from ..evaluate.plans import fit_plan  # imports much that most samples do not need
+
+        plan = fit_plan(model, plan, classes, condition or None)
     counts = files.count_classes(model, classes)
     about |= {
         "weights": "averaged, if the training averaged them",

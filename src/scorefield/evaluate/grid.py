@@ -13,9 +13,12 @@ from ..noise import karras, seeded
 from ..oracles import Oracle
 from ..sample import as_model, require_prior
 from ..samplers import SAMPLERS, final
+from ..score import Score
 
 REFERENCE_LEVELS = 64
 """Levels of Heun's method for the ends of the trajectories."""
+FIT_SAMPLES = 64
+"""Trajectories whose ends are compared."""
 ITERATIONS = 8
 SHORTER_STEPS = 4
 """Largest number of steps that are tried in an iteration, each shorter than the one before."""
@@ -28,7 +31,8 @@ def fit_grid(
     sampler: str,
     n: int,
     *,
-    samples: int = 64,
+    score: Score | None = None,
+    samples: int = FIT_SAMPLES,
     seed: int = 0,
     **options: Any,
 ) -> Float[Tensor, "n"]:
@@ -38,7 +42,8 @@ def fit_grid(
     levels in log(σ_max/σ_min), with the ends of a few trajectories; their errors e count as
     e/√(1 + ‖e‖²/c²), c the median ‖e‖ of Karras' grid, so that a sample that ends in another mode
     does not decide. It costs about 10n² evaluations of the `samples`. Use it as
-    `Plan(sampler, fit_grid(model, sampler, n))`.
+    `Plan(sampler, fit_grid(model, sampler, n))`. `score` takes the model's place on the
+    trajectories, such as its score of a class with guidance.
     """
     model = as_model(model).eval()
     if sampler not in FITTED:
@@ -53,16 +58,16 @@ def fit_grid(
             f"the model was trained on {count} noise levels, between which no level can be fitted: "
             "give a model trained on a range of noise levels"
         )
-    high, low = model.sigma_max, model.sigma_min
+    high, low, score = model.sigma_max, model.sigma_min, score or model
     x = require_prior(model).sample(samples, high, noise=seeded(seed))
-    truth = final(SAMPLERS["heun"].run(model, x, karras(high, low, REFERENCE_LEVELS)))
+    truth = final(SAMPLERS["heun"].run(score, x, karras(high, low, REFERENCE_LEVELS)))
 
     def grid(shares: Tensor) -> Tensor:
         depth = torch.cat([shares.new_zeros(1), shares.softmax(0)[:-1].cumsum(0)])
         return high * (low / high) ** depth
 
     def errors(sigmas: Tensor) -> Tensor:
-        end = final(SAMPLERS[sampler].run(model, x, sigmas.to(x.dtype), **options))
+        end = final(SAMPLERS[sampler].run(score, x, sigmas.to(x.dtype), **options))
         return (end - truth).flatten(1).cpu().double()
 
     start = karras(high, low, n + 1, dtype=torch.float64)

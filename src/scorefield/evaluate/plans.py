@@ -4,11 +4,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..model import ScoreModel
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..model import Condition, ScoreModel
 from ..noise import geometric
-from ..sample import Plan, make_plan
+from ..sample import Plan, expand_conditions, guided_score, make_plan
 from ..samplers import SAMPLERS
-from .grid import FITTED, fit_grid
+from .grid import FIT_SAMPLES, FITTED, fit_grid
 
 BUDGETS = (5, 10, 20, 40, 80)
 """Numbers of evaluations of the score, approximately, for the frontier."""
@@ -37,9 +41,21 @@ def five_plans(model: ScoreModel) -> list[Plan]:
     ]
 
 
-def fit_plan(model: ScoreModel, plan: Plan) -> Plan:
-    """Return a plan with as many levels as another one, but fitted to the model by `fit_grid`."""
-    sigmas = fit_grid(model, plan.sampler, len(plan.sigmas), **plan.options)
+def fit_plan(
+    model: ScoreModel,
+    plan: Plan,
+    labels: Int[Tensor, "n"] | None = None,
+    condition: Condition | None = None,
+) -> Plan:
+    """Return a plan with as many levels as another one, but fitted to the model by `fit_grid`.
+
+    They are fitted to samples of these classes, under the same condition, with the plan's guidance.
+    """
+    if labels is not None:
+        labels = labels[torch.arange(FIT_SAMPLES) * len(labels) // FIT_SAMPLES]
+    values = expand_conditions(model, FIT_SAMPLES, labels, condition, plan.guidance)
+    score = guided_score(model, values, plan.guidance)
+    sigmas = fit_grid(model, plan.sampler, len(plan.sigmas), score=score, **plan.options)
     return replace(plan, sigmas=sigmas, title=f"{plan.name}, fitted levels")
 
 

@@ -16,7 +16,8 @@ from ..runs.resume import OwnData, open_data
 from ..sample import suitable_samplers
 from .evaluation import Evaluation
 from .features import make_features
-from .judge import evaluate
+from .grid import FIT_SAMPLES
+from .judge import evaluate, training_labels
 from .plans import fit_plan, frontier_plans
 
 
@@ -37,19 +38,20 @@ def evaluate_run(
 ) -> Evaluation:
     """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
-    With `fit_grid` the plan's levels are fitted to the model, as by the function of that name.
     `guidance` is of the plan's samples, by default the run's own; all else is of the data's score.
+    With `fit_grid` the plan's levels are fitted, as by the function of that name, to these samples.
     `frontier` adds every sampler for such a model at several costs. See `make_features` for
     `features` and `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of
     `evaluate`.
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
     plan = choose_plan(Path(directory), model, sampler, steps, guided=guidance is None)
-    if fit_grid:
-        plan = fit_plan(model, plan)
     if guidance is not None and (guidance.weight != 1 or guidance.classifier is not None):
         note = f"guided with weight {guidance.weight:g}, so not of the data's distribution"
         plan = replace(plan, guidance=guidance, title=f"{plan.name}, guided", note=note)
+    if fit_grid:
+        classes = dataset.classes and model.classes
+        plan = fit_plan(model, plan, training_labels(dataset, FIT_SAMPLES, 0) if classes else None)
     others = suitable_samplers(model) if frontier else []
     return evaluate(
         model,
