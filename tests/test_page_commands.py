@@ -98,6 +98,10 @@ def _write_measurements(folder):
     frequencies = np.fft.fft2(x[0, 0].numpy(), norm="ortho")
     np.save(folder / "frequencies.npy", np.fft.fftshift(frequencies, axes=(-2, -1)))
     np.save(folder / "projections.npy", inverse.radon(30, 8)(x)[0, 0].numpy())
+    np.save(folder / "y.npy", 1 - np.exp(-3 * x[0].numpy()))
+    page = (ROOT / "docs/restoration.md").read_text()
+    function = re.search(r"^import torch\n+def expose.*?(?=^`)", page, re.DOTALL | re.MULTILINE)
+    (folder / "film.py").write_text(function[0])
 
 
 def _write_arrays(folder):

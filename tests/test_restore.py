@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,96 @@ def test_counts_are_measured_and_restored(tmp_path, models):
     x = restore(load(model), inverse.downsample(2), y, 3, method="dps", steps=4, peak=50.0)
     np.testing.assert_allclose(np.load(out / "restored.npy"), x[0], rtol=0, atol=1e-4)
     assert json.loads((out / "restored.npy.json").read_text())["peak"] == 50
+
+
+OPTICS = """
+import torch
+from scorefield import inverse
+
+left = inverse.mask((torch.arange(8) < 4).expand(1, 8, 8))
+number = 3.0
+
+def expose(x):
+    return 2 * x + 0.1
+
+def add(x):
+    return x.sum()
+
+class Darken(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.factor * x.flatten(1)
+
+darken = Darken()
+"""
+
+
+@pytest.fixture
+def optics(tmp_path, monkeypatch):
+    """A module of a reader in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "optics", raising=False)
+    Path("optics.py").write_text(OPTICS)
+
+
+@pytest.mark.usefixtures("optics")
+def test_a_function_of_ones_own_has_its_posterior(tmp_path):
+    """Of y = 2x + 0.1 + noise in 64 pixels, which are N(½, ¼) to a network that returns 0."""
+    net = UNet(channels=1, width=8, multipliers=(1,), blocks=1, attention=())
+    for parameter in net.requires_grad_(False).parameters():
+        parameter.zero_()
+    row = EDM(0.5, centre=0.5, sigma_max=20.0, sigma_min=0.01)
+    prior = Prior(torch.full((1, 8, 8), 0.5), torch.tensor(0.25))
+    save(ScoreModel(net, row, prior=prior), tmp_path / "run")
+    z, variance = torch.randn(8, 8), 1 / (4 + 2**2 / 0.3**2)
+    np.save("y.npy", y := 2 * (0.5 + 0.5 * z) + 0.1)
+    args = ["--task", "optics:expose", "--noise", "0.3", "--method", "mmps", "--steps", "18"]
+    assert main(["restore", "run", "y.npy", *args, "-n", "16"]) == 0
+    mean = variance * (4 * 0.5 + 2 * (y - 0.1) / 0.3**2)
+    gap = (torch.from_numpy(np.load("restored/restored.npy")) - mean) / variance**0.5
+    assert abs(gap.mean()) < 4 / gap.numel() ** 0.5
+    assert abs(gap.std() - 1) < 4 / (2 * gap.numel()) ** 0.5
+
+
+@pytest.mark.usefixtures("optics")
+def test_operators_and_networks_of_ones_own_are_tasks_too(models, tmp_path):
+    write_picture(tmp_path / "in.png", 8, 8)
+    np.save("y.npy", np.random.default_rng(0).random(64))
+    left = inverse.mask((torch.arange(8) < 4).expand(1, 8, 8))
+    halves = inverse.nonlinear(lambda x: x.flatten(1) / 2)
+    for image, args, operator, method in (
+        ("in.png", "--task optics:left", left, "ddrm"),
+        ("y.npy", "--task optics:darken", halves, "dps"),
+    ):
+        assert run(models / "grey", image, f"{args} --method {method} --overwrite", "out") == 0
+        y = ImageMeasurement(operator, (1, 8, 8)).read(image)
+        x = restore(load(models / "grey"), operator, y, 3, method=method, steps=4)
+        np.testing.assert_allclose(np.load("out/restored.npy"), x[0], rtol=0, atol=1e-4)
+    network = inverse.nonlinear(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+    assert not ImageMeasurement(network, (1, 8, 8)).measure(torch.rand(3, 1, 8, 8)).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("optics:expose", "operator is nonlinear, but this method needs a linear one: take dps or"),
+        ("optics:expose --mask m.png", "--task optics:expose has no --mask"),
+        ("optics:exposed", "optics has no exposed: did you mean expose?"),
+        ("optics:number", "give a function of a batch of images that returns a row of floats"),
+        ("optics:add", "give a function of a batch of images that returns a row of floats"),
+        ("optics:darken", "in.png cannot be read as arrays of numbers"),
+        ("blurr", "--task blurr: did you mean deblur?, or MODULE:NAME"),
+    ],
+)
+@pytest.mark.usefixtures("optics", "unchecked")
+def test_mistakes_in_a_task_of_ones_own_are_named(models, capsys, args, message):
+    write_picture("in.png", 8, 8)
+    assert run(models / "grey", "in.png", f"--task {args}", "out") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):

@@ -26,6 +26,7 @@ from .data.decode import read_image
 from .data.numpy_files import open_rows
 from .data.sources import cell_centres
 from .inverse import LinearOperator
+from .inverse.operators import Operator
 from .noise import seeded
 from .restore import BYTE_ROUNDING_STD
 from .train import derive_seed
@@ -49,7 +50,7 @@ GREY_STD = 12**-0.5
 
 @dataclass(frozen=True, eq=False)
 class ImageMeasurement:
-    """A task, with its option, on images of a shape.
+    """A task with its option, or an operator of your own, on images of a shape.
 
     The mask is True for known pixels, by default the left half, or for known frequencies, by
     default every third row, with the mean in the centre as `np.fft.fftshift` puts it. `noise` is a
@@ -57,7 +58,7 @@ class ImageMeasurement:
     is its default. With a `peak` A·x is counted before, Poisson(peak·Ax)/peak.
     """
 
-    task: RestorationTask
+    task: RestorationTask | Operator
     shape: Sequence[int]
     _: KW_ONLY
     mask: Bool[Tensor, "height width"] | None = None
@@ -82,8 +83,10 @@ class ImageMeasurement:
         return usual if self.noise is None else self.noise
 
     @cached_property
-    def operator(self) -> LinearOperator:
+    def operator(self) -> Operator:
         """A."""
+        if isinstance(self.task, Operator):
+            return self.task
         channels, height, width = self.shape
         if self.task == "inpaint":
             return inverse.mask(self._mask())
@@ -123,6 +126,7 @@ class ImageMeasurement:
         mask: Tensor = torch.fft.ifftshift(self._mask())
         return mask
 
+    @torch.no_grad()
     def measure(
         self, x: Float[Tensor, "batch channels height width"], seed: int = 0
     ) -> Float[Tensor, "batch *measured"]:
@@ -134,20 +138,29 @@ class ImageMeasurement:
             y = torch.poisson(rate, generator).to(y) / self.peak
         return y + self.deviation * seeded(derive_seed(seed, 1))(y) if self.deviation else y
 
+    def project(
+        self, x: Float[Tensor, "batch channels height width"], y: Float[Tensor, "rows *measured"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the nearest images to x with Ax = y; x if y has noise or A is nonlinear."""
+        if self.deviation or not isinstance(self.operator, LinearOperator):
+            return x
+        return self.operator.project(x, y)
+
     def picture(
         self, y: Float[Tensor, "batch *measured"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the part of the images that y determines, and grey elsewhere.
 
-        With noise it is the mean of x given y if pixels were N(½, 1/12), independent.
+        With noise it is the mean of x given y if pixels were N(½, 1/12), independent. Of a
+        nonlinear operator it is y, if that has the shape of an image.
         """
-        if self.task == "deblur":
-            return y
-        grey = y.new_full((len(y), *self.shape), 0.5)
+        operator, grey = self.operator, y.new_full((len(y), *self.shape), 0.5)
+        if self.task == "deblur" or not isinstance(operator, LinearOperator):
+            return y if y.shape == grey.shape else grey
         if self.deviation == 0:
-            return self.operator.project(grey, y)
-        gap = self.operator.solve(self.operator.gap(y, grey), self.deviation, GREY_STD)
-        return grey + GREY_STD**2 * self.operator.adjoint(gap)
+            return self.project(grey, y)
+        gap = operator.solve(operator.gap(y, grey), self.deviation, GREY_STD)
+        return grey + GREY_STD**2 * operator.adjoint(gap)
 
     def read(self, path: str | Path) -> Float[Tensor, "1 *measured"]:
         """Read y, an image or an array."""
@@ -157,7 +170,8 @@ class ImageMeasurement:
             waves = self._read_array(path, self.shape, "complex64")
             y: Tensor = torch.fft.ifftshift(waves, (1, 2))[None, :, self._frequencies()]
             return y
-        if self.task == "radon" or path.suffix.lower() == ".npy":
+        pictured = len(measured) == 3 and measured[0] in (1, 3) and self.task != "radon"
+        if not pictured or path.suffix.lower() == ".npy":
             return self._read_array(path, measured, "float32")[None]
         return read_pixels(path, measured)[None]
 
@@ -177,7 +191,8 @@ class ImageMeasurement:
         One channel needs no dimension.
         """
         numbers = "complex numbers" if kind == "complex64" else "numbers"
-        wanted = f"task {self.task} needs an .npy file of {' × '.join(map(str, shape))} {numbers}"
+        task = f"task {self.task}" if isinstance(self.task, str) else "your operator"
+        wanted = f"{task} needs an .npy file of {' × '.join(map(str, shape))} {numbers}"
 
         def arrange(values: NDArray[Any]) -> NDArray[Any]:
             if not np.can_cast(values.dtype, kind, "same_kind"):

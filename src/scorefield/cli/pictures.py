@@ -1,5 +1,6 @@
 """Completions of images: of a measurement in a file, or of held-out samples next to the truth."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from .. import disk
 from ..fast import optimize
+from ..inverse import nonlinear
+from ..inverse.operators import Operator
 from ..measurements import OPTIONS, ImageMeasurement, read_mask
 from ..restore import restore, workload
 from ..runs.own_plan import is_of_latents
 from ..sample import class_number
 from ..show import images
-from ..values import RestorationTask, quantity
+from ..values import import_object, quantity, spelling_hint
 from . import files, options
 from .given import check_label, refuse_conditions
 
@@ -26,7 +29,7 @@ def restore_images(
     out: Path,
     overwrite: bool,
     *,
-    task: RestorationTask | None,
+    task: str | None,
     option: dict[str, Any],
     noise: float | None,
     peak: float | None,
@@ -52,7 +55,8 @@ def restore_images(
     strength = files.read_guidance(guidance, device)
     number = None if label is None else int(class_number(model, label, strength))
     mask = option["mask"] and read_mask(option["mask"], shape)
-    measurement = ImageMeasurement(task, shape, noise=noise, peak=peak, **option | {"mask": mask})
+    own: Any = task if task in OPTIONS else read_operator(task, shape)
+    measurement = ImageMeasurement(own, shape, noise=noise, peak=peak, **option | {"mask": mask})
     truth = None
     if image is None:
         truth = files.read_held_out(run, data, count).to(model.device or "cpu")
@@ -79,21 +83,36 @@ def restore_images(
         write_comparison(out, truth, measurement.picture(y), x, about)
 
 
-def check_task(
-    task: RestorationTask | None, image: Path | None, option: dict[str, Any]
-) -> RestorationTask:
+def check_task(task: str | None, image: Path | None, option: dict[str, Any]) -> str:
     """Return the task; refuse one without its option, except for the mask of held-out samples."""
     if task is None and image is not None:
         *most, last = OPTIONS
         raise ValueError(f"an image needs --task: {', '.join(most)} or {last}")
     task = task or "inpaint"
-    own = OPTIONS[task]
+    if task not in OPTIONS and ":" not in task:
+        raise ValueError(f"--task {task}: {spelling_hint(task, OPTIONS)}, or MODULE:NAME")
+    own = {str(name): option for name, option in OPTIONS.items()}.get(task)
     for name, value in option.items():
         if value is not None and name != own:
             raise ValueError(f"--task {task} has no --{name}")
     if own and option[own] is None and (image is not None or own != "mask"):
         raise ValueError(f"--task {task} needs --{own}")
     return task
+
+
+def read_operator(name: str, shape: Sequence[int]) -> Operator:
+    """Return the operator MODULE:NAME, which may also be a function of a batch of images."""
+    function = import_object(name)
+    if isinstance(function, torch.nn.Module):
+        module = function.eval()
+        function = lambda x: module.to(x.device)(x)  # noqa: E731
+    y = function(torch.zeros(2, *shape)) if callable(function) else None
+    if not isinstance(y, Tensor) or y.ndim < 2 or len(y) != 2:
+        raise ValueError(
+            f"--task {name}: give a function of a batch of images that returns a row of floats for "
+            "each, or an operator of scorefield.inverse"
+        )
+    return function if isinstance(function, Operator) else nonlinear(function)
 
 
 def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> None:

@@ -18,7 +18,7 @@ def restore(
     *,
     data: options.MovedData = None,
     count: int | None = None,
-    task: RestorationTask | None = None,
+    task: RestorationTask | str | None = None,
     mask: Path | None = None,
     factor: int | None = None,
     sigma: float | None = None,
@@ -51,7 +51,9 @@ def restore(
             with columns of the run's table.
         count: number of held-out samples if there is no file, by default 4.
         task: what was done to the image; a table takes none. fourier measures frequencies, as
-            magnetic resonance does, radon projections, as tomography does.
+            magnetic resonance does, radon projections, as tomography does. MODULE:NAME is an
+            operator of your own, or for dps and mmps any differentiable function of a batch of
+            images from 0 to 1.
         mask: for inpaint, an image of the same size, white where pixels are known; for fourier
             white where frequencies are, with the mean in the centre, as np.fft.fftshift puts it.
         factor: for super-resolve, the number of pixels per side that became one.

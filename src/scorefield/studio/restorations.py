@@ -260,9 +260,7 @@ def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame
             if step % interval:
                 yield None
                 continue
-            clean = state.denoised
-            if measurement.deviation == 0:
-                clean = measurement.operator.project(clean, y)
+            clean = measurement.project(state.denoised, y)
             about = {"step": step, "of": chains.work.states, "sigma": state.sigma}
             yield completions_frame(chains, wanted, [*ends, clean], about | {"seconds": seconds})
         before = seconds
