@@ -37,10 +37,12 @@ from scorefield.noise import seeded
 from scorefield.runs import Interrupted, average, finish, resume, start
 from scorefield.runs.average import PowerAverage, power_exponent, profile_products
 from scorefield.runs.build import (
+    build,
     build_loss,
     build_model,
     build_optimizer,
     build_plan,
+    build_references,
     outline_model,
 )
 from scorefield.runs.choose import choose_experiment
@@ -131,6 +133,17 @@ def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     list(train(model, lambda step: batches(step).x, loss, optimizer=adam, **options))
     raw = read_tensors(state_files(whole)[-1]).under("extra.raw")
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
+
+
+@pytest.mark.parametrize("dequantise", [True, False])
+def test_a_run_learns_points_of_the_cells_of_pixels_or_their_middles(dequantise):
+    data, settings = load_data("digits"), [f"data.dequantise={dequantise}", "training.references=9"]
+    experiment, _ = resolve(_experiment(*settings), data)
+    others = build_references(experiment, data, torch.device("cpu"))
+    for batches in (build(experiment, data).batches, others):
+        offset = batches(0).x * data.train.levels % 1 - 0.5
+        # float32 of 17 cells
+        assert (offset.abs().max() < 1e-5) == (not dequantise)
 
 
 def test_the_profiles_of_averages_have_their_length_and_their_products():

@@ -39,6 +39,9 @@ HUB_PREFIX = "hub:"
 RestorationTask = Literal["inpaint", "colorize", "super-resolve", "deblur", "fourier", "radon"]
 """Measurements of images that `restore` takes on the command line and in the studio."""
 
+Dequantisation = Literal["uniform", "normal"]
+"""Distributions of a point in the cell of an 8-bit value, for likelihoods; see `dequantise`."""
+
 IMPORTED: dict[str, Any] = {}
 """Objects of other packages that the user has named, by MODULE:NAME."""
 

@@ -22,6 +22,7 @@ def evaluate(
     seed: options.Seed = 0,
     raw: bool = False,
     bits: int = 32,
+    dequantisation: options.Dequantising = "uniform",
     frontier: bool = False,
     out: Path | None = None,
     batch: options.BatchSize = 256,
@@ -60,8 +61,8 @@ def evaluate(
     evaluation = evaluate_run(
         run, data=data, n=n, features=features, inception=inception, reference=reference,
         sampler=sampler, steps=steps, fit_grid=fit_grid, guidance=own, seed=seed, raw=raw,
-        bits=bits, frontier=frontier, batch=batch, device=device, cache=cache_folder(),
-        progress=True,
+        bits=bits, dequantisation=dequantisation, frontier=frontier, batch=batch, device=device,
+        cache=cache_folder(), progress=True,
     )  # fmt: skip
     if distributed.is_main():
         write_evaluation(evaluation, out)

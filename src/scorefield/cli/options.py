@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from ..disk import check_writable
 from ..runs.config import Experiment, override
-from ..values import HUB_PREFIX
+from ..values import HUB_PREFIX, Dequantisation
 
 RunPath: TypeAlias = Annotated[
     Positional[Path],
@@ -79,8 +79,15 @@ Steps: TypeAlias = Annotated[
 FitGrid: TypeAlias = Annotated[
     bool,
     arg(
-        help="fit the levels to the model, for few of them and unipc or adams_bashforth; n levels "
-        "cost about 10n² evaluations of 64 samples"
+        help="fit the levels to the model and its guidance, for few of them and unipc or "
+        "adams_bashforth; n levels cost about 10n² evaluations of 64 samples"
+    ),
+]
+Dequantising: TypeAlias = Annotated[
+    Dequantisation,
+    arg(
+        help="points of the cells of 8-bit values at which a density is computed: uniform as in "
+        "training, or normal, of deviation σ_min about the middles, for a model of the middles"
     ),
 ]
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]

@@ -21,6 +21,7 @@ def score(
     label: str | None = None,
     out: Path = Path("scores.csv"),
     probes: int = 4,
+    dequantisation: options.Dequantising = "uniform",
     seed: options.Seed = 0,
     batch: Annotated[int, arg(help="number of samples at a time")] = 256,
     device: options.DeviceName = "auto",
@@ -54,7 +55,8 @@ def score(
 
     scores = score_run(
         run, source, options=options.data_options(settings), moved=data, n=n, compared=held_out,
-        label=label, probes=probes, seed=seed, batch=batch, device=device, bar=True,
+        label=label, probes=probes, dequantisation=dequantisation, seed=seed, batch=batch,
+        device=device, bar=True,
     )  # fmt: skip
     write_file(out, scores.as_csv().encode())
     write_file(out.with_suffix(".png"), scores.as_png())

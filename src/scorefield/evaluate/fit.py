@@ -6,13 +6,15 @@ With EDM's weight (Karras et al. 2022), a model that knows only the data's mean 
 has a loss of about 1 at every σ.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..data import Batches, Dataset, Source, all_samples
+from .._ops import Noise
+from ..data import Batches, Dataset, Source, all_samples, dequantise
 from ..likelihood import Likelihood, bits_per_dim, log_likelihood
 from ..model import Condition, ScoreModel
 from ..noise import geometric, seeded
@@ -20,6 +22,7 @@ from ..objectives import denoising, edm_weight
 from ..oracles import Empirical
 from ..sample import require_prior
 from ..score import Score
+from ..values import Dequantisation
 from .figure import NORMAL, Figure, mean_interval
 
 LOSS_LEVELS = 12
@@ -117,7 +120,41 @@ def model_likelihood(
     )
 
 
-def likelihood_figures(model: ScoreModel, data: Dataset, n: int, seed: int) -> Iterator[Figure]:
+def cell_likelihood(
+    model: ScoreModel,
+    v: UInt8[Tensor, "n *shape"],
+    probes: int,
+    noise: Noise,
+    condition: Condition | None = None,
+    *,
+    levels: int,
+    dequantisation: Dequantisation,
+) -> Likelihood:
+    """Return log q_σmin of 8-bit samples v, averaged over the cell of each by one point x ~ q.
+
+    This is log q_σmin(x) − log q(x | v) − log(volume of a cell), on average a lower bound. For a
+    uniform q the last two cancel; a normal one has the deviation σ_min and is cut off at the cell.
+    """
+    width = math.inf if dequantisation == "uniform" else model.sigma_min
+    x, log_q = dequantise(v, width, levels=levels, noise=noise)
+    result = model_likelihood(model, x, probes, noise, condition)
+    gain = v[0].numel() * math.log(levels) - log_q
+    gain = gain.to(result.log_prob.dtype).to(result.log_prob.device)
+    return result._replace(log_prob=result.log_prob + gain)
+
+
+def check_dequantisation(source: Source, dequantisation: Dequantisation) -> None:
+    """Refuse a distribution in cells for samples that have none."""
+    if dequantisation != "uniform" and not is_eight_bit(source):
+        raise ValueError(
+            f"dequantisation={dequantisation!r} is for 8-bit samples, and these are others: leave "
+            "it out"
+        )
+
+
+def likelihood_figures(
+    model: ScoreModel, data: Dataset, n: int, seed: int, dequantisation: Dequantisation = "uniform"
+) -> Iterator[Figure]:
     """Yield bits per dimension of n held-out 8-bit samples, or nats of others.
 
     The likelihood is that of q_σmin. 8-bit samples are dequantised, so that their bits are an upper
@@ -126,12 +163,19 @@ def likelihood_figures(model: ScoreModel, data: Dataset, n: int, seed: int) -> I
     if n < 2 or data.test is None:
         return
     source, size = data.test, data.test.shape.numel()
-    x = Batches(source, min(n, len(source)), seed=seed)(0).x
-    log_prob = model_likelihood(model, x, 1, seeded(seed)).log_prob.cpu()
+    check_dequantisation(source, dequantisation)
+    x = Batches(source, min(n, len(source)), seed=seed, dequantise=False)(0).x
+    if is_eight_bit(source):
+        v, cells = (x * source.levels).to(torch.uint8), {"levels": source.levels}
+        own = cell_likelihood(model, v, 1, seeded(seed), dequantisation=dequantisation, **cells)
+        log_prob = own.log_prob.cpu()
+    else:
+        log_prob = model_likelihood(model, x, 1, seeded(seed)).log_prob.cpu()
     warning = "" if len(log_prob) >= 30 else f"{len(log_prob)} samples give a rough mean"
     reference = f"{data.name}, held out, with noise σ = {model.sigma_min:.3g}"
     name, values = "negative log-likelihood, nats", -log_prob
     if is_eight_bit(source):
         name, values = "bits per dimension", bits_per_dim(log_prob, size, levels=source.levels)
         reference += f", dequantised from {source.levels} levels"
+        reference += " by a truncated normal" * (dequantisation == "normal")
     yield Figure(name, *mean_interval(values), NORMAL, len(values), warning, reference=reference)

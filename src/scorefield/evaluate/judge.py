@@ -23,6 +23,7 @@ from ..model import ScoreModel
 from ..noise import check_seed
 from ..sample import Plan, make_plan, record_evaluations
 from ..show.progress import stage
+from ..values import Dequantisation
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
 from .figure import Figure, Interval, spread_interval
@@ -44,6 +45,7 @@ def evaluate(
     floor_sets: int = 1,
     seed: int = 0,
     bits: int = 32,
+    dequantisation: Dequantisation = "uniform",
     frontier: Sequence[Plan] = (),
     flips: bool = False,
     batch: int = 256,
@@ -63,7 +65,9 @@ def evaluate(
     samples; by default it is `features`, if they have them. `floor_sets` random sets of real
     samples show what to expect, and `flips` also compares samples with mirror images of the
     training data. `bits` is the number of held-out samples whose likelihood is computed, 0 for
-    none. Of the plans of `frontier`, only the Fréchet distance and the seconds are measured.
+    none; 8-bit ones are dequantised with a "uniform" distribution, or a truncated "normal" one, as
+    by `data.dequantise`. Of the plans of `frontier`, only the Fréchet distance and the seconds are
+    measured.
 
     `weights` describes the model's weights, as in "averaged, step 3000"; the report shows the log
     and the configuration of `run`, the directory that the model is from. `cache` is a folder for
@@ -98,7 +102,7 @@ def evaluate(
     if all(plan.method.jumps for plan in plans):
         notes.append("loss and likelihood: a model that is tuned to consistency is not a score")
     else:
-        sigmas, losses, fit = judge.measure_fit(bits, notes)
+        sigmas, losses, fit = judge.measure_fit(bits, dequantisation, notes)
     points = [judge.measure_cost(plan, floor) for plan in (frontier if real.parts else ())]
     sets = {"real": real} | samples
     return Evaluation(
@@ -259,14 +263,15 @@ class Judge:
         )
 
     def measure_fit(
-        self, bits: int, notes: list[str]
+        self, bits: int, dequantisation: Dequantisation, notes: list[str]
     ) -> tuple[Tensor, dict[str, Tensor], list[Figure]]:
         """Return noise levels, losses and the figures of both, and note why a figure is missing."""
         with _enter("loss at each noise level, and likelihood", self.progress):
             sigmas, losses = loss_curves(self.model, self.data, seed=self.seed)
             figures = [*loss_figures(sigmas, losses, self.data.name)]
             try:
-                figures += likelihood_figures(self.model, self.data, bits, self.seed)
+                own = likelihood_figures(self.model, self.data, bits, self.seed, dequantisation)
+                figures += own
             except ValueError as error:
                 notes.append(f"likelihood: {error}")
         caveats = ["of the model without a class"] * (self.labels is not None) + self.caveats

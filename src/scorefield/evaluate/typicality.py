@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import AUGMENTATION, Dataset, Source, Stream, choose_rows, condition_shapes, dequantise
+from ..data import AUGMENTATION, Dataset, Source, Stream, choose_rows, condition_shapes
 from ..fast.optimize import optimize
 from ..likelihood import bits_per_dim
 from ..model import Condition, ScoreModel
@@ -29,10 +29,10 @@ from ..runs.resume import OwnData
 from ..show import plots
 from ..show.progress import progress
 from ..show.text import text_table
-from ..values import describe_classes
+from ..values import Dequantisation, describe_classes
 from .features import read_labels
 from .figure import Interval, in_text, mean_interval
-from .fit import is_eight_bit, model_likelihood
+from .fit import cell_likelihood, check_dequantisation, is_eight_bit, model_likelihood
 from .other_data import open_like
 from .runs import open_run
 
@@ -43,7 +43,7 @@ CALLS = 300
 
 
 class LogDensities(NamedTuple):
-    """Log-densities at the model's smallest σ, in nats; 8-bit samples are dequantised."""
+    """Log-densities at the model's smallest σ, in nats; those of 8-bit samples are of cells."""
 
     log_prob: Float[Tensor, "n"]
     error: Float[Tensor, "n"]  # standard error, 0 if the trace is exact, NaN for a single probe
@@ -142,6 +142,7 @@ def score_data(
     seed: int = 0,
     batch: int = 256,
     label: int | str | None = None,
+    dequantisation: Dequantisation = "uniform",
     bar: bool = False,
 ) -> DataScores:
     """Score all samples of data, or a random choice of n, among `compared` held-out ones.
@@ -149,7 +150,8 @@ def score_data(
     With a `label`, a name or a number, all are scored under this class and compared with held-out
     samples of it. If the model has conditions besides a class, each sample is scored under its own.
 
-    8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly. In more
+    8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly or by a
+    truncated normal, as by `dequantise`; their log-densities are then those of their cells. In more
     than 16 numbers the divergence is estimated by `probes` random directions for each sample.
     """
     whole = data.whole
@@ -166,6 +168,7 @@ def score_data(
         if is_eight_bit(held_out):
             fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
         raise ValueError(f"{data.name} has samples that are {fix}")
+    check_dequantisation(held_out, dequantisation)
     names = [name for name in model.condition_shapes if name != AUGMENTATION]
     for title, source in ((data.name, whole), ("held_out", held_out)):
         if missing := [name for name in names if name not in condition_shapes(source)]:
@@ -180,8 +183,9 @@ def score_data(
         if not same.any():
             raise ValueError(f"label={label!r}: there is no held-out sample of this class")
         held_out = held_out.part(same.nonzero()[:, 0])
-    model, levels = model.eval(), held_out.levels
-    sets, score = (whole, held_out), partial(_score_rows, model, levels, probes, names, number)
+    cells: dict[str, Any] = {"levels": held_out.levels, "dequantisation": dequantisation}
+    score = partial(_score_rows, model.eval(), probes, names, number, cells)
+    sets = whole, held_out
     rows = [choose_rows(source, count) for source, count in zip(sets, (n, compared), strict=True)]
     work = [(k, i, part) for k in (0, 1) for i, part in enumerate(torch.split(rows[k], batch))]
     parts: tuple[list[LogDensities], list[LogDensities]] = [], []
@@ -202,29 +206,31 @@ def score_data(
 
 def _score_rows(
     model: ScoreModel,
-    levels: int,
     probes: int,
     names: Sequence[str],
     label: int | None,
+    cells: dict[str, Any],
     source: Source,
     rows: Int[Tensor, "n"],
     noise: Callable[[Tensor], Tensor],
 ) -> LogDensities:
     """Score some rows of a source under their conditions of these names, and under a class.
 
-    8-bit samples are rounded to `levels` first.
+    8-bit samples are rounded to the `levels` of the cells first.
     """
-    (x, values), cells = source.take(rows), 1
+    (x, values), levels = source.take(rows), 1
     condition: Condition | None = label
     if names and isinstance(values, Mapping):
         condition = {name: values[name] for name in names}
         condition |= {} if label is None else {"label": label}
     if x.dtype == torch.uint8:
-        x = (x.int() * levels // source.levels).to(torch.uint8)
-        x, cells = dequantise(x, levels=levels, noise=noise)[0], levels
-    result = model_likelihood(model, x.float(), probes, noise, condition)
+        levels = cells["levels"]
+        v = (x.int() * levels // source.levels).to(torch.uint8)
+        result = cell_likelihood(model, v, probes, noise, condition, **cells)
+    else:
+        result = model_likelihood(model, x.float(), probes, noise, condition)
     log_prob, error = result.log_prob.cpu(), result.error.cpu()
-    return LogDensities(log_prob, error, bits_per_dim(log_prob, x[0].numel(), levels=cells))
+    return LogDensities(log_prob, error, bits_per_dim(log_prob, x[0].numel(), levels=levels))
 
 
 def rank_p_values(x: Float[Tensor, "n"], others: Float[Tensor, "others"]) -> Float[Tensor, "n"]:

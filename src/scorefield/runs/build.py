@@ -105,6 +105,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         training.batch,
         seed=experiment.seed,
         flip=experiment.data.flip,
+        dequantise=experiment.data.dequantise,
         augment=experiment.data.augment,
         device=device,
         workers=experiment.data.workers,
@@ -266,7 +267,8 @@ def build_references(experiment: Experiment, data: Dataset, device: torch.device
     n, seed = experiment.training.references, derive_seed(experiment.seed, 4)
     if not n:
         return None
-    return Batches(data.train, n, seed=seed, flip=experiment.data.flip, device=device)
+    own = {"flip": experiment.data.flip, "dequantise": experiment.data.dequantise}
+    return Batches(data.train, n, seed=seed, device=device, **own)
 
 
 def build_loss(

@@ -33,6 +33,7 @@ class Data:
     # options of the source, such as `size` for a folder
     options: dict[str, Any] = field(default_factory=dict)
     flip: bool = False  # mirror images left to right at random
+    dequantise: bool = True  # train on random points of the cells of 8-bit values, not on middles
     # probability of turning, scaling, stretching and shifting an image; the network gets the
     # parameters as a condition, which is 0 in sampling, so that samples are like the data
     augment: float = 0.0
