@@ -1125,9 +1125,9 @@ def test_a_job_that_is_cancelled_in_a_step_evaluates_the_network_no_more(trained
 
 def run_until_cancelled(own, job, settings, prepare):
     """Run a job that is cancelled by what `prepare` is given, and wait for its end."""
-    worker = work.Worker(own, JOBS)
+    worker = work.Worker(JOBS)
     try:
-        task = work.Task(1, job, settings, SimpleNamespace(wake=lambda: None))
+        task = work.Task(1, job, settings, SimpleNamespace(wake=lambda: None, context=own))
         prepare(lambda: worker.cancel(task))
         worker.submit(task)
         wait_until(lambda: task.over)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from canvas import read_canvas
 from PIL import Image
 from waiting import SECONDS, wait_until
 
@@ -20,7 +21,9 @@ pytest.importorskip("starlette")
 from scorefield.checkpoint import read_tensors
 from scorefield.disk import hold_lock
 from scorefield.runs.journal import read_log
-from scorefield.studio.context import Studio
+from scorefield.show.images import as_bytes
+from scorefield.studio import context
+from scorefield.studio.context import OpenedRuns, Studio
 from scorefield.studio.trainings import Trainings, write_run
 
 pytest_plugins = ["studio_browser"]
@@ -214,13 +217,95 @@ def test_a_report_is_made_as_the_page_says_and_opened(open_page, studio, picture
         page.get_by_role("button", name="Copied").wait_for()
         text = page.evaluate("() => navigator.clipboard.readText()")
         assert text == f"scorefield evaluate {pictured}"
-        page.get_by_text(f"scorefield studio {pictured} opens it in Images").wait_for()
         page.get_by_role("button", name="Make a report").click()
         with page.context.expect_page() as opened:
-            page.get_by_role("link", name="Report").click()
+            page.get_by_role("link", name="Open the report").click()
         opened.value.locator("body").get_by_text("report", exact=True).wait_for()
         hint.wait_for(state="hidden")
     assert asked == [("pictured", ["evaluate", str(pictured)], True)]
+
+
+def wait_for_samples(page):
+    """Wait for all samples of the view Images."""
+    page.get_by_label("State", exact=True).filter(has_text="σ = 0,").wait_for()
+
+
+def test_a_run_is_opened_by_a_click_and_stays_that_of_its_page(open_page, folder, trained):
+    """Another page has none, although the studio has opened one meanwhile."""
+    run = folder / "opened"
+    shutil.copytree(trained, run)
+    with open_page("#/runs?run=opened") as page:
+        page.get_by_role("link", name="Open in Images").click()
+        wait_for_samples(page)
+        page.get_by_label("Images", exact=True).fill("1")
+        page.keyboard.press("Enter")
+        page.get_by_label("State", exact=True).filter(has_text="with 1 at once").wait_for()
+        page.reload()
+        wait_for_samples(page)
+        page.locator("footer").get_by_text(f"Model: {run}").wait_for()
+        canvas = page.locator("canvas[aria-label^='Samples:']")
+        page.get_by_role("button", name="Copy as code").click()
+        names = {}
+        exec(page.get_by_label("Python", exact=True).inner_text(), names)
+        (image,) = as_bytes(names["x"]).permute(0, 2, 3, 1).numpy()
+        assert (read_canvas(canvas)[..., :1] == image).all()
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("link", name="Restore").click()
+        page.get_by_label("Known", exact=True).filter(has_text="are known").wait_for()
+        with page.context.expect_page() as another:
+            page.evaluate("open('/#/images')")
+        another.value.get_by_role("alert").filter(has_text="No model is open").wait_for()
+        another.value.get_by_role("link", name="Runs").last.click()
+        another.value.get_by_role("link", name="Open in Images").wait_for()
+        shutil.rmtree(run)
+        page.reload()
+        page.get_by_role("alert").filter(has_text="There is no run 'opened'").wait_for()
+
+
+def test_a_run_that_is_open_already_is_opened_again_with_its_newest_model(
+    open_page, folder, trained
+):
+    run = folder / "opened"
+    shutil.copytree(trained, run)
+    with open_page("#/runs?run=opened") as page:
+        link = page.get_by_role("link", name="Open in Images")
+        link.click()
+        wait_for_samples(page)
+        before = read_canvas(page.locator("canvas[aria-label^='Samples:']"))
+        page.get_by_role("link", name="Runs").click()
+        shutil.copy2(run / "checkpoints/00000000.safetensors", run / "model.safetensors")
+        os.utime(run / "model.safetensors", ns=(1, 1))
+        with page.expect_request("**/about.json*"):  # of the page that is loaded again
+            link.click()
+        wait_for_samples(page)
+        after = read_canvas(page.locator("canvas[aria-label^='Samples:']"))
+        assert (after != before).any()
+    shutil.rmtree(run)
+
+
+def test_a_run_without_images_has_no_link_to_views_of_images(folder):
+    run = folder / "points"
+    run.mkdir(parents=True)
+    for shape, images in ([2], False), ([1, 8, 8], True):
+        (run / "config.json").write_text(json.dumps({"network": {"kind": "MLP", "shape": shape}}))
+        assert Trainings(folder).summarise("points")["images"] is images
+    shutil.rmtree(run)
+
+
+def test_the_models_of_opened_runs_are_kept_until_they_change_or_too_many_are_open(tmp_path):
+    opened = OpenedRuns(Studio(None, tmp_path))
+    runs = [tmp_path / str(i) for i in range(context.MAX_OPENED + 1)]
+    first = opened.open(runs[0])
+    name = opened.own.remember(b"an image")
+    assert opened.open(runs[0]) is first
+    assert first.find_upload(name) == b"an image"
+    for run in runs:
+        opened.open(run)
+    assert opened.open(runs[0]) is not first  # it was closed
+    runs[0].mkdir()
+    second = opened.open(runs[0])
+    (runs[0] / "model.safetensors").touch()
+    assert opened.open(runs[0]) is not second
 
 
 def test_a_training_that_starts_can_be_stopped_and_a_typed_name_stays(

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from .. import Prior, ScoreModel, load
+from ..checkpoint import MODEL_FILE
 from .work import stop_if_cancelled
 
 MAX_UPLOADS = 4
 """Uploads that are remembered; the oldest is forgotten first."""
+MAX_OPENED = 2
+"""Runs that pages have opened and whose models are kept; the oldest is closed first."""
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ class Studio:
     def model(self) -> ScoreModel:
         """The run's model, whose evaluations end a cancelled job; an error says how to open one."""
         if self.run is None:
-            raise ValueError("No model is open: start the studio as `scorefield studio RUN`")
+            raise ValueError("No model is open: open a run, or start `scorefield studio RUN`")
         run = self.run
         model = self.once("model", lambda: load(run))
         model.register_forward_pre_hook(lambda *_: stop_if_cancelled())
@@ -59,8 +62,7 @@ class Studio:
             return {"run": None}
         prior = self.model.prior
         shape = None if prior is None else [*prior.mean.shape]
-        name = self.run.name if self.run.resolve().parent == self.runs.resolve() else None
-        return {"run": str(self.run), "name": name, "shape": shape, "classes": self.model.classes}
+        return {"run": str(self.run), "shape": shape, "classes": self.model.classes}
 
     def remember(self, content: bytes) -> str:
         """Keep an upload and return its name, by which an address can open it again."""
@@ -76,3 +78,28 @@ class Studio:
         if name not in self.uploads:
             raise ValueError(f"upload={name!r:.80} is forgotten: drop the image again")
         return self.uploads[name]
+
+
+class OpenedRuns:
+    """The studios of the runs that pages have opened, next to the one of the command.
+
+    A page names its run in its address, so that it keeps it when it is loaded again, whatever
+    other pages open.
+    """
+
+    def __init__(self, own: Studio) -> None:
+        self.own = own
+        self._opening = Lock()  # requests come in several threads
+        self._opened = OrderedDict[tuple[Path, int], Studio]()
+
+    def open(self, run: Path) -> Studio:
+        """Return the studio of a run, which is another one once the run's model has changed."""
+        model = run / MODEL_FILE
+        key = run, model.stat().st_mtime_ns if model.exists() else 0
+        with self._opening:
+            studio = self._opened.pop(key, None)
+            studio = studio or Studio(run, self.own.runs, uploads=self.own.uploads)
+            self._opened[key] = studio
+            while len(self._opened) > MAX_OPENED:
+                self._opened.popitem(last=False)
+        return studio

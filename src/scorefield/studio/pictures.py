@@ -122,7 +122,7 @@ def to_bytes(x: Tensor) -> Bytes:
 def open_run_data(studio: Studio) -> tuple[Experiment, Dataset]:
     """Return the run's configuration and data, which are read once."""
     if studio.run is None:
-        raise ValueError("No run is open: start the studio as `scorefield studio RUN`")
+        raise ValueError("No run is open: open one, or start `scorefield studio RUN`")
     folder = run_directory(studio.run)
     return studio.once("data", lambda: open_data(folder))
 

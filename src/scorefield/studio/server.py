@@ -17,6 +17,7 @@ from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -24,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..runs import PRESETS
-from .context import Studio
+from .context import OpenedRuns, Studio
 from .guard import WILDCARDS, Guard, refuse
 from .jobs import CODE_WRITERS, JOBS, READINGS
 from .trainings import Trainings
@@ -43,8 +44,9 @@ UNREADABLE = 1003
 class Page:
     """A page's side of the socket: its tasks, and an event when there may be something to send."""
 
-    def __init__(self, worker: Worker[Studio], reader: Worker[Studio]) -> None:
-        self.worker, self.reader, self.tasks = worker, reader, dict[int, Task]()
+    def __init__(self, context: Studio, worker: Worker[Studio], reader: Worker[Studio]) -> None:
+        self.context, self.worker, self.reader = context, worker, reader
+        self.tasks = dict[int, Task]()
         self.loop, self.changed = asyncio.get_running_loop(), asyncio.Event()
 
     def wake(self) -> None:
@@ -93,7 +95,12 @@ class Page:
 async def talk(socket: WebSocket) -> None:
     """Serve one page until it closes, or says something that makes no sense."""
     await socket.accept()
-    page = Page(socket.app.state.worker, socket.app.state.reader)
+    try:
+        context = studio_of(socket)
+    except OSError as error:
+        await socket.close(UNREADABLE, str(error)[:120])
+        return
+    page = Page(context, socket.app.state.worker, socket.app.state.reader)
     sender = asyncio.create_task(page.send(socket))
     try:
         while True:
@@ -108,6 +115,14 @@ async def talk(socket: WebSocket) -> None:
         sender.cancel()
 
 
+def studio_of(connection: HTTPConnection) -> Studio:
+    """Return the studio of the run that a page's address names, or the one of the command."""
+    state, name = connection.app.state, connection.query_params.get("run")
+    own: Studio = state.studio
+    opened: OpenedRuns = state.opened
+    return own if name is None else opened.open(state.trainings.find(name))
+
+
 async def index(request: HttpRequest) -> Response:
     """Return the page."""
     return FileResponse(PAGE / "index.html")
@@ -115,7 +130,7 @@ async def index(request: HttpRequest) -> Response:
 
 async def about(request: HttpRequest) -> Response:
     """Return what the page shows of the model."""
-    return await answer(request.app.state.studio.about)
+    return await answer(lambda: studio_of(request).about())
 
 
 async def upload(request: HttpRequest) -> Response:
@@ -129,7 +144,7 @@ async def code(request: HttpRequest) -> Response:
     write, settings = CODE_WRITERS.get(str(asked.get("job"))), asked.get("settings")
     if write is None or not isinstance(settings, dict):
         return refuse(f"There is no code for {asked.get('job')!r:.80}", 400)
-    return await answer(write, settings, request.app.state.studio)
+    return await answer(lambda: write(settings, studio_of(request)))
 
 
 async def answer(work: Callable[..., Any], *args: Any) -> Response:
@@ -192,7 +207,7 @@ def make_app(
     @asynccontextmanager
     async def work(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
-        app.state.worker, app.state.reader = Worker(studio, JOBS), Worker(studio, JOBS)
+        app.state.worker, app.state.reader = Worker(JOBS), Worker(JOBS)
         try:
             yield
         finally:
@@ -214,7 +229,8 @@ def make_app(
     ]
     guard = Middleware(Guard, token=token, host=host)
     app = Starlette(routes=routes, middleware=[guard], lifespan=work)
-    app.state.studio, app.state.trainings = studio, Trainings(runs)
+    app.state.studio, app.state.opened = studio, OpenedRuns(studio)
+    app.state.trainings = Trainings(runs)
     return app
 
 

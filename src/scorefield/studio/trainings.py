@@ -171,6 +171,7 @@ class Trainings:
             state = "elsewhere"
         summary |= {"step": step, "state": state, "budget": wanted.budget}
         summary["steps"] = None if is_open else wanted.steps
+        summary["images"] = len(experiment.network.get("shape", "CHW")) == len("CHW")
         for loss in ("loss", "heldout"):
             values = (line[loss] for line in reversed(log) if line.get(loss) is not None)
             summary[loss] = next(values, None)
@@ -190,9 +191,7 @@ class Trainings:
             ],
             "samples": sorted(path.name for path in samples),
             "report": (directory / "report.html").is_file(),
-            "commands": {
-                name: join(["scorefield", name, str(directory)]) for name in ("evaluate", "studio")
-            },
+            "command": join(["scorefield", "evaluate", str(directory)]),
         }
 
     def find(self, name: str) -> Path:

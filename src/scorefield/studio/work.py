@@ -39,7 +39,7 @@ Job: TypeAlias = Callable[[Context, Mapping[str, Any]], Iterable[Frame | None]]
 
 
 class Task:
-    """A job of a page, and what is still to be sent of it."""
+    """A job of a page, whose `context` it works with, and what is still to be sent of it."""
 
     def __init__(self, number: int, job: str, settings: Mapping[str, Any], page: Any) -> None:
         self.number, self.job, self.settings, self.page = number, job, settings, page
@@ -139,8 +139,8 @@ def stoppable(function: Callable[Inputs, Result]) -> Callable[Inputs, Result]:
 class Worker(Generic[Context]):
     """The thread in which jobs run one after another."""
 
-    def __init__(self, context: Context, jobs: Mapping[str, Job[Context]]) -> None:
-        self.context, self.jobs = context, jobs
+    def __init__(self, jobs: Mapping[str, Job[Context]]) -> None:
+        self.jobs = jobs
         self._changed = Condition()
         self._queue = list[Task]()
         self._closed = False
@@ -208,7 +208,7 @@ class Worker(Generic[Context]):
         try:
             if task.job not in self.jobs:
                 raise ValueError(f"job {task.job!r:.80} does not exist")
-            frames = iter(self.jobs[task.job](self.context, task.settings))
+            frames = iter(self.jobs[task.job](task.page.context, task.settings))
             with closing(frames):  # type: ignore[type-var]
                 for frame in frames:
                     if task.cancelled:

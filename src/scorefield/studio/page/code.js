@@ -1,10 +1,11 @@
 // The dialog with the command and the Python that do the same as the page.
 
 import * as ui from "./ui.js";
+import { ofRun } from "./wire.js";
 
 /** Ask the studio for the texts of a job. */
 export async function fetchCode(job, settings) {
-  const answer = await fetch("code", { method: "POST", body: JSON.stringify({ job, settings }) });
+  const answer = await fetch(ofRun("code"), { method: "POST", body: JSON.stringify({ job, settings }) });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
 }

@@ -7,7 +7,7 @@ import { download, makeReplay } from "./replay.js";
 import restore from "./restore.js";
 import runs from "./runs.js";
 import * as ui from "./ui.js";
-import { connect, run, watch, watchQueue } from "./wire.js";
+import { connect, ofRun, run, watch, watchQueue } from "./wire.js";
 
 const VIEWS = [plane, images, restore, runs];
 const WRITE_EVERY = 250; // milliseconds; browsers ignore changes of the address that are more frequent
@@ -88,7 +88,7 @@ function show() {
 function makeTools(own) {
   const { signal } = own.life;
   return {
-    ui, theme, about, signal,
+    ui, theme, signal,
     run: (job, settings, handlers) => start(job, settings, { ...handlers, signal }),
     copy: (asked) => copy(own, asked),
     setState: (patch) => signal.aborted || setState(patch),
@@ -160,7 +160,7 @@ function setTheme(name) {
   document.dispatchEvent(new Event("theme"));
 }
 
-const about = fetch("about.json").then(async (answer) => (
+const about = fetch(ofRun("about.json")).then(async (answer) => (
   answer.ok ? answer.json() : { run: null, error: await answer.text() }
 ));
 const copyButton = ui.button({ label: "Copy as code", onclick: () => copy(shown) });

@@ -14,15 +14,13 @@ export default {
   name: "runs",
   title: "Runs",
 
-  mount(root, state, { ui, setState, copy, about, signal }) {
+  mount(root, state, { ui, setState, copy, signal }) {
     let timer = null;
     let newest = null; // refreshing of the page, which alone may draw
     let chosen = state.run ?? null;
     let step = state.step ?? null; // of the grid that is shown; null is the newest
     let suggested = ""; // name of the run, unless another one was typed
     let last = null; // description of the chosen run
-    let opened = null; // name of the run whose model the other views show
-    about.then(({ name }) => { opened = name ?? null; });
 
     const preset = ui.select({
       label: "Preset", options: [state.preset ?? "vectors"], value: state.preset,
@@ -69,8 +67,7 @@ export default {
     const heading = ui.h("h3");
     const numbers = ui.h("div", { class: "row muted" });
     const buttons = ui.h("div", { class: "row" });
-    const report = hint("No report yet: ", " writes one");
-    const open = hint("", " opens it in Images and Restore");
+    const report = makeReportHint();
     const grid = ui.h("img", { class: "grid", alt: "" });
     const scrubber = ui.slider({
       label: "Samples at step", min: 0, max: 1, step: 1, value: 0,
@@ -80,10 +77,10 @@ export default {
     const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
     const curve = ui.h("figure", {}, canvas,
       ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive."));
-    detail.append(heading, numbers, buttons, report.element, open.element, curve, samples);
+    detail.append(heading, numbers, buttons, report.element, curve, samples);
     detail.hidden = true;
 
-    function hint(before, after) { // a line with a command, which can be copied
+    function makeReportHint() { // a line with the command, which can be copied
       let command = null;
       const element = ui.h("div", { class: "row muted" });
       return {
@@ -93,7 +90,7 @@ export default {
           if (text === command) return; // the button may have the focus
           command = text;
           const copyCommand = copyButton("Copy command", text, "quiet");
-          element.replaceChildren(ui.h("span", {}, before, ui.h("code", {}, text), after), copyCommand);
+          element.replaceChildren(ui.h("span", {}, "No report yet: ", ui.h("code", {}, text), " writes one"), copyCommand);
         },
       };
     }
@@ -224,18 +221,18 @@ export default {
       ];
       numbers.replaceChildren(...figures.map(([title, value]) => ui.h("span", {},
         `${title} `, ui.h("output", { "aria-label": title }, value))));
+      const atRest = ["stopped", "finished"].includes(last.state);
       ui.update(buttons, [
         BUSY.includes(last.state) && last.state !== "stopping" && ui.button({ label: "Stop", onclick: () => steer("stop") }),
         last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
-        ["stopped", "finished"].includes(last.state) && ui.button({
+        atRest && ui.button({
           label: last.report ? "Make the report again" : "Make a report", onclick: () => steer("evaluate"),
         }),
-        last.report && ui.h("a", { href: `runs/${last.name}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
+        last.report && ui.h("a", { href: `runs/${last.name}/report.html`, target: "_blank", rel: "noopener" }, "Open the report"),
+        atRest && last.images && openLink(last.name),
         last.error && ui.h("span", { class: "status error", role: "alert" }, last.error),
       ].filter(Boolean));
-      const atRest = ["stopped", "finished"].includes(last.state);
-      report.show(atRest && !last.report && last.commands?.evaluate);
-      open.show(atRest && last.name !== opened && last.commands?.studio);
+      report.show(atRest && !last.report && last.command);
       curve.hidden = !last.curve?.length;
       const grids = last.samples ?? [];
       samples.hidden = !grids.length;
@@ -246,6 +243,14 @@ export default {
         setGrid(at < 0 ? grids.length - 1 : at);
       }
       redraw();
+    }
+
+    function openLink(name) {
+      const own = `?run=${name}`;
+      const onclick = () => { // the page has this run already, which may have been trained on since
+        if (location.search === own) addEventListener("hashchange", () => location.reload(), { once: true });
+      };
+      return ui.h("a", { href: `${own}#/images`, onclick }, "Open in Images and Restore");
     }
 
     function showGrid(i) {

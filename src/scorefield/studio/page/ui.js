@@ -223,7 +223,7 @@ export function refusal(message) {
   const parts = message.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
   return [
     h("p", { class: "status error", role: "alert" }, parts),
-    h("p", {}, h("a", { href: "#/runs" }, "Runs"), " shows the models that are there, and trains others."),
+    h("p", {}, h("a", { href: "#/runs" }, "Runs"), " opens a model, or trains one."),
   ];
 }
 

@@ -26,10 +26,13 @@ function tellQueue() {
   queueListeners.forEach((listener) => listener(ahead));
 }
 
+/** Return an address of the studio, with the run that this page has opened by its own address. */
+export const ofRun = (path) => `${path}${location.search}`;
+
 /** Connect, or return the connection. */
 export function connect() {
   if (socket && socket.readyState <= WebSocket.OPEN) return socket;
-  const own = socket = new WebSocket(new URL("ws", location.href).href.replace(/^http/, "ws").split("#")[0]);
+  const own = socket = new WebSocket(new URL(ofRun("ws"), location.href).href.replace(/^http/, "ws"));
   socket.binaryType = "arraybuffer";
   socket.addEventListener("message", (event) => receive(event.data));
   socket.addEventListener("open", () => listeners.forEach((listener) => listener(true)));
