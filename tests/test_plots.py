@@ -45,6 +45,20 @@ def test_scatter_shows_the_first_points_in_their_colours():
     assert shown == {tuple(bytes.fromhex(colour[1:])) for colour in plots.COLOURS[:2]}
 
 
+def test_a_frontier_shows_and_names_each_curve_apart_from_what_is_far_off():
+    names = [f"sampler {i}" for i in range(25)]
+    curves = {name: [(4, 1e4, 9e3, 2e4), (40, 1 + i, 1 + i, 2 + i)] for i, name in enumerate(names)}
+    figure = plots.frontier(curves, "distance", "evaluations", floor=0.9)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [*names, "real"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines[:21]}) == 21
+    assert axes.get_ylim() == (0.8 * 0.9, 10.0)
+    figure.draw_without_rendering()
+    legend = axes.get_legend().get_window_extent()
+    assert not legend.overlaps(axes.get_window_extent())
+    assert figure.bbox.containsx(legend.x1)
+
+
 def test_categories_of_all_sets_are_drawn():
     letters = "abcdefghij"
     tables = {

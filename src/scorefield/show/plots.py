@@ -7,6 +7,7 @@ by Okabe & Ito (2008), are distinct to the colour-blind.
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -205,14 +206,12 @@ def frontier(
     """
     figure, (axes,) = charts(1, width=9, height=4.6)
     styles = [(colour, line) for line in ("o-", "s--", "^:") for colour in COLOURS]
-    for (name, points), (colour, line) in zip(curves.items(), styles, strict=False):
+    for (name, points), (colour, line) in zip(curves.items(), cycle(styles), strict=False):
         cost, value, low, high = zip(*sorted(points), strict=True)
         axes.plot(cost, value, line, color=colour, markersize=5, label=name)
         axes.fill_between(cost, low, high, color=colour, alpha=0.08, linewidth=0)
     if not math.isnan(floor):
-        axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
-        axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
-                      textcoords="offset points", ha="right", color="#666666")  # fmt: skip
+        axes.axhline(floor, color="#999999", linewidth=1, linestyle="--", label="real")
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
