@@ -36,6 +36,7 @@ from scorefield import (
     likelihood_weight,
     ncsn_weight,
     predictor_corrector,
+    replay,
     reverse_diffusion,
 )
 
@@ -111,18 +112,22 @@ def test_formulas_of_steps(step, formula):
     equal(run(partial(integrate, step), σ, σ_next), documented(step, formula, **near, x̂=end))
 
 
-def test_formulas_of_langevin_dynamics():
-    formula, options = "x + α·s(x, σ) + √(2α)·z", {"steps": 1, "noise": lambda x: z}
-    α = double(0.1)
-    one = final(langevin(score, x, 0.8, alpha=0.1, **options))
-    equal(one, documented(langevin, formula, **near, α=α))
-    one = final(langevin(score, x, 0.8, alpha=0.1, convention="paper", **options))
-    equal(one, documented(langevin, "x + α/2·s(x, σ) + √α·z", **near, α=α))
-    end = x
-    for level in (σ, σ_next):
+@pytest.mark.parametrize(
+    ("convention", "formula"),
+    [("official", "x + α·s(x, σ) + √(2α)·z"), ("paper", "x + α/2·s(x, σ) + √α·z")],
+)
+def test_formulas_of_langevin_dynamics(convention, formula):
+    """At one level and down a ladder, two steps at each, with noise of their own."""
+    draws, end, down = torch.randn(4, *x.shape).double(), x, x
+    for z, level in zip(draws, (σ, σ, σ_next, σ_next), strict=True):
+        end = documented(langevin, formula, x=end, z=z, σ=σ, α=double(0.1))
         α = documented(annealed_langevin, "ε·σ²/σ_L²", ε=0.01, σ=level, σ_L=σ_next)
-        end = documented(annealed_langevin, formula, x=end, z=z, σ=level, α=α)
-    equal(run(annealed_langevin, σ, σ_next, steps=1, epsilon=0.01), end)
+        down = documented(annealed_langevin, formula, x=down, z=z, σ=level, α=α)
+    options = {"convention": convention, "steps": 4}
+    equal(final(langevin(score, x, 0.8, alpha=0.1, noise=replay(draws), **options)), end)
+    options |= {"noise": replay(draws), "steps": 2, "epsilon": 0.01, "denoise": True}
+    run = annealed_langevin(score, x, torch.stack([σ, σ_next]), **options)
+    equal(final(run), down + σ_next**2 * score(down, σ_next))
 
 
 def test_formulas_of_samplers_with_noise():

@@ -213,26 +213,6 @@ def test_states_and_evaluations_are_planned(name):
     assert sampler.defaults["denoise"] == (not sampler.annealed)
 
 
-@pytest.mark.parametrize("denoise", [False, True])
-@pytest.mark.parametrize(("convention", "size"), [("paper", 1e-3), ("official", 5e-4)])
-def test_langevin_is_its_algorithm_at_one_level_and_down_a_ladder(convention, size, denoise):
-    """Song & Ermon 2019, eq. 4 and Algorithm 1, line by line, with recorded noise."""
-    x = y = start = torch.randn(5, 2).double()
-    draws = torch.randn(8, 5, 2).double()
-    sigmas = LADDER.double()
-    for z, sigma in zip(draws, sigmas.repeat_interleave(2), strict=True):
-        alpha = 1e-3 * sigma**2 / sigmas[-1] ** 2
-        x = x + alpha / 2 * GAUSSIAN(x, sigma) + alpha.sqrt() * z
-        y = y + 1e-3 / 2 * GAUSSIAN(y, 0.0) + math.sqrt(1e-3) * z
-    if denoise:
-        x = x + sigmas[-1] ** 2 * GAUSSIAN(x, sigmas[-1])
-    options = {"steps": 2, "epsilon": size, "convention": convention, "noise": replay(draws)}
-    run = annealed_langevin(GAUSSIAN, start, sigmas, denoise=denoise, **options)
-    torch.testing.assert_close(final(run), x)
-    options = {"steps": 8, "alpha": size, "convention": convention, "noise": replay(draws)}
-    torch.testing.assert_close(final(langevin(GAUSSIAN, start, 0, **options)), y)
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_states_count_steps_and_are_never_written_to_again(name):
     tensors, copies, score = [], [], Mock(side_effect=GAUSSIAN)
