@@ -94,25 +94,16 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
     plans = {f.plan["name"]: f.plan for f in figures if f.plan}
     if figures:
         yield f"## Figures\n\nOf the weights {figures[0].weights}; all are in metrics.json."
+    heads = ("figure", "value", "95 % interval", "real data", "samples", "compared with")
     for name in (*plans, None):
-        rows = [
-            (
-                f.name,
-                *in_text(f),
-                number(f.real),
-                str(f.samples),
-                f"{f.reference}; {f.features}".strip("; "),
-            )
-            for f in figures
-            if (f.plan["name"] if f.plan else None) == name
-            and not f.name.startswith("denoising loss at")
-        ]
-        title = (
-            f"{name}, {plans[name]['evaluations']:g} evaluations a sample"
-            if name
-            else "The model itself"
-        )
-        heads = ("figure", "value", "95 % interval", "real data", "samples", "compared with")
+        title, rows = "The model itself", list[Sequence[str]]()
+        if name:
+            title = f"{name}, {plans[name]['evaluations']:g} evaluations a sample"
+        for f in figures:
+            own = (f.plan["name"] if f.plan else None) == name
+            if own and not f.name.startswith("denoising loss at"):
+                against = f"{f.reference}; {f.features}".strip("; ")
+                rows.append((f.name, *in_text(f), number(f.real), str(f.samples), against))
         if rows:
             yield f"### {title}\n\n{_table(heads, rows)}"
 
