@@ -21,7 +21,7 @@ studio: .venv/.studio ## see a score and steer its samplers in the browser
 # Four workers for two cores: some run while others wait, and next to other work they are a larger share.
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
 # which it would otherwise return to the system and fault in again at each step of a sampler.
-# mypy is one process, so the tests start beside it.
+# mypy is one process, so the tests run at the same time.
 test study fuzz: export OMP_NUM_THREADS = 1
 # workers and the commands that they try share compiled modules, also where that is switched off
 test: export PYTHONDONTWRITEBYTECODE =

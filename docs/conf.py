@@ -29,7 +29,7 @@ extensions = [
     "run_code",
 ]
 run_code_pages = [
-    *("start/*", "howto/*", "learn/*", "samplers", "networks", "oracles"),
+    *("start/*", "howto/*", "learn/*", "samplers", "oracles"),
     *(f"reference/{page}" for page in PAGES),
 ]
 exclude_patterns = ["_build", "sg_execution_times.rst"]

@@ -14,6 +14,9 @@ from packaging.requirements import Requirement
 import scorefield
 from scorefield import Oracle
 from scorefield.cli import COMMANDS
+from scorefield.data import DATASETS
+from scorefield.nn import NETWORKS
+from scorefield.restore import METHODS
 from scorefield.samplers import DENSITY_KERNELS, find_sampler
 
 try:
@@ -230,14 +233,23 @@ def test_the_tables_of_samplers_have_each_with_its_cost():
             assert sampler.evaluations(10, **options) == _count_evaluations(cost), name
 
 
-def test_the_table_of_oracles_has_each():
-    public = {name: getattr(scorefield, name) for name in scorefield.__all__}
-    oracles = {
-        name for name, one in public.items() if isinstance(one, type) and issubclass(one, Oracle)
-    }
-    rows = re.findall(r"^\| .*", (ROOT / "docs/oracles.md").read_text(), re.M)
-    missing = oracles - {"Oracle"} - set(re.findall(r"`(\w+)`", "".join(rows)))
-    assert not missing, f"docs/oracles.md: add the rows of {missing}"
+PUBLIC = {name: getattr(scorefield, name) for name in scorefield.__all__}
+ORACLES = {n for n, one in PUBLIC.items() if isinstance(one, type) and issubclass(one, Oracle)}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("oracles", ORACLES - {"Oracle"}),
+        ("data", {*DATASETS}),
+        ("training", {*NETWORKS}),
+        ("restoration", {*METHODS}),
+    ],
+)
+def test_the_table_of_a_page_has_each(page, names):
+    rows = re.findall(r"^\| .*", (ROOT / f"docs/{page}.md").read_text(), re.M)
+    missing = names - {*re.findall(r"`([\w-]+)`", "".join(rows))}
+    assert not missing, f"docs/{page}.md: add the rows of {missing}"
 
 
 def _required():

@@ -134,7 +134,7 @@ export default {
       const mine = { settings: asked, state: tools.state() };
       figures.here({ seconds: null });
       between.check();
-      let begun = false;
+      let started = false;
       following = true;
       planning.start("images.plan", asked, {
         frame(header) {
@@ -145,12 +145,12 @@ export default {
       });
       sampling.start("images.sample", asked, {
         frame(header, arrays) {
-          if (!begun) { // a job that is refused leaves the samples before it
+          if (!started) { // a job that is refused leaves the samples before it
             frames = [];
             request = mine;
             compare();
           }
-          begun = true;
+          started = true;
           const { sigma } = frames[at] ?? header;
           add({ ...header, ...arrays });
           if (!following || playing) scrubTo(sigma);

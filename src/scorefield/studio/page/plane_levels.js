@@ -34,7 +34,7 @@ export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }
   const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => whenLoaded(() => paper && take(paper)) });
   const examineButton = ui.button({ label: EXAMINE, onclick: () => (job ? cancel() : whenLoaded(examine)) });
 
-  /** Show the ladders of a distribution; `fresh` takes its own but for the settings that are `fixed`. */
+  /** Show the ladders of a distribution; `fresh` takes its own except for the settings that are `fixed`. */
   function offer(header, fresh, fixed) {
     ({ suggested, paper } = header);
     paperButton.hidden = !paper;

@@ -180,11 +180,11 @@ export default {
 
     function restore() {
       const request = { settings: settings(), measurement: measurement(), state: tools.state() };
-      let begun = false; // by a frame: a job that is refused leaves the completions before it
+      let started = false; // by a frame: a job that is refused leaves the completions before it
       restoring.start("restore.run", request.settings, {
         frame(header, arrays) {
-          if (!begun) outcome.begin(request);
-          begun = true;
+          if (!started) outcome.begin(request);
+          started = true;
           outcome.add(header, arrays);
           setState({});
         },
