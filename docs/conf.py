@@ -1,5 +1,6 @@
 """Configuration of the site: `make docs` builds it, with warnings as errors."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 from public_names import PAGES  # noqa: E402
 
 import scorefield  # noqa: E402
+
+logging.getLogger("onnx_ir").setLevel("WARNING")  # a style of Pygments prints what all packages log
 
 project = "scorefield"
 author = "The scorefield authors"

@@ -65,4 +65,5 @@ def test_the_notebook_runs_and_holds_no_output(tmp_path, monkeypatch, capsys):
     shares = re.findall(r"mode (0\.\d+), truly", capsys.readouterr().out)
     plain, *others = map(float, shares)
     assert plain > 0.4  # half of the starting points, less more than four standard errors
-    assert all(abs(share - 0.2) < 0.065 for share in others)  # five standard errors
+    # five standard errors, and the bias of the chains, at most 0.03
+    assert all(abs(share - 0.2) < 0.062 for share in others)

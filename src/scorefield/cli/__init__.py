@@ -39,7 +39,8 @@ FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping
 ABOUT = """Learn the score of a distribution from its samples, and sample from it.
 
 With --debug, errors show a traceback; --version prints the version. --import MODULE:NAME, in any
-command, imports a network, an autoencoder or a sampler of your own that a file or option names."""
+command, imports what a file or an option names of your own: a network, an autoencoder, a sampler or
+a method of restoration."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command

@@ -9,7 +9,10 @@ ScoreSdeVe, for one of log σ. Everything else is refused by name.
 import copy
 import inspect
 import json
+import logging
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +206,21 @@ class _ScoreGraph(nn.Module):
         return score
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out what torch's exporter prints about torchvision and about its own code."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@_without_advice()
 def to_onnx(model: ScoreModel, path: Path) -> None:
     """Write score(x, sigma) with a free batch to a file; needs `scorefield[onnx]`.
 
