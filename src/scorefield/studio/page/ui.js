@@ -16,7 +16,7 @@ export function h(tag, attributes = {}, ...children) {
 
 /**
  * Give an element these children, and leave the parts that are as before in their place: a press on
- * a button goes on, and the focus stays.
+ * a button continues, and the focus stays.
  */
 export function update(parent, children) {
   children.forEach((child, i) => {
