@@ -66,6 +66,8 @@ def test_the_mean_weight_is_unbiased_and_weighs_the_samples(filter_size):
     # before the end many filters are resampled
     pairs = states[1].log_w.view(-1, 2)
     assert ((pairs.diff() == 0).double().mean() > 0.1) == (filter_size > 1)
+    ends = states[-1].log_w.view(-1, filter_size)  # all are, at the end
+    assert torch.equal(ends, ends[:, :1].expand_as(ends))
     prior = mixture(2).prior
     gap = states[-1].x - prior.mean
     gap = torch.cat([gap, gap**2 - prior.dense.diag() - states[-1].sigma ** 2], 1)
