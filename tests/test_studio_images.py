@@ -167,7 +167,7 @@ def hold_search(monkeypatch):
         try:
             for answer in real(own, settings):
                 yield answer
-                assert released.wait(60)
+                assert released.wait(SECONDS)
         finally:
             ended.append(True)
 
