@@ -9,6 +9,7 @@ import sys
 import threading
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -580,6 +581,28 @@ def test_a_training_that_fails_shows_the_last_line_that_it_printed(trainings, la
     trainings._trainings["one"].process.wait(SECONDS)
     run = trainings.summarise("one")
     assert (run["state"], run["error"]) == ("failed", "the reason")
+
+
+def test_two_requests_at_once_read_the_same_error(trainings, launch):
+    launch("one", "fail")
+    training, errors = trainings._trainings["one"], []
+    training.process.wait(SECONDS)
+    output, other = (
+        training.output,
+        threading.Thread(target=lambda: errors.append(training.error())),
+    )
+
+    def seek(place, whence=0):
+        at = output.seek(place, whence)
+        if not whence and threading.current_thread() is not other:  # it is about to read
+            other.start()
+            other.join(0.2)
+        return at
+
+    training.output = SimpleNamespace(seek=seek, read=output.read, close=output.close)
+    errors.append(training.error())
+    other.join()
+    assert errors == ["the reason"] * 2
 
 
 def test_an_evaluation_is_stopped_as_a_training_is_and_its_failure_is_not_that_of_the_run(
