@@ -269,10 +269,23 @@ LEAVE = """(slider) => {
 """Go to another address, and write the one of a change before the browser reports it."""
 
 
+DEAF = "addEventListener('hashchange', (event) => window.deaf && event.stopImmediatePropagation())"
+GO_UNHEARD = "() => { window.deaf = true; location.hash = '#/runs'; }"
+"""Go to another address, of which the page does not hear before it is reloaded."""
+
+
 def test_a_change_of_the_address_is_not_taken_back_by_the_view_that_is_left(open_page):
     with open_page("#/plane") as page:
         page.locator(".ladder .tick").first.wait_for()
         page.get_by_label("Noise level σ of the picture").evaluate(LEAVE)
+        page.get_by_role("heading", name="Runs", level=2).wait_for()
+        assert page.url.endswith("#/runs")
+        page.add_init_script(DEAF)
+        page.go_back()
+        page.reload()
+        page.get_by_role("heading", name="Plane", level=2).wait_for()
+        page.evaluate(GO_UNHEARD)
+        page.reload()
         page.get_by_role("heading", name="Runs", level=2).wait_for()
         assert page.url.endswith("#/runs")
 

@@ -35,9 +35,12 @@ function setState(patch) {
   if (pause === null) writeAddress();
 }
 
+/** Return true unless another address is about to be shown. */
+const isCurrent = () => location.hash === shown.hash;
+
 /** Write the address at once if it is stale; later changes wait until the pause ends. */
 function writeAddress() {
-  if (stale && location.hash === shown.hash) { // otherwise another address is about to be shown
+  if (stale && isCurrent()) {
     history.replaceState(null, "", makeAddress());
     shown.hash = location.hash;
     links.get(shown.view).href = makeAddress(); // it leads back to the view as it was
@@ -185,7 +188,7 @@ addEventListener("hashchange", show);
 // these are rare, and a link or a reload may come next, which takes what has been written
 for (const event of ["click", "pointerup"]) addEventListener(event, writeAddress);
 addEventListener("change", (event) => event.target.matches("select") && writeAddress());
-addEventListener("pagehide", () => sessionStorage.setItem("address", makeAddress()));
+addEventListener("pagehide", () => isCurrent() && sessionStorage.setItem("address", makeAddress()));
 takeLateAddress();
 show();
 
