@@ -95,14 +95,22 @@ def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Ite
 
 
 def film(
-    states: Iterable[State], total: int, frames: list[Image], decode: Callable[[Tensor], Tensor]
-) -> Iterator[State]:
-    """Yield the states, and add pictures of at most `MAX_FRAMES` of them to the frames."""
+    parts: Iterable[tuple[int, Iterable[State]]],
+    total: int,
+    frames: list[Image],
+    decode: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[int, Iterable[State]]]:
+    """Yield the chains; add pictures of at most `MAX_FRAMES` states of the first ones to frames."""
     interval = -(-total // MAX_FRAMES)
-    for i, state in enumerate(states, 1):
-        if i % interval == 0 or i == total:
-            frames.append(images.grid(decode(state.x[:64])))
-        yield state
+
+    def picture(states: Iterable[State]) -> Iterator[State]:
+        for i, state in enumerate(states, 1):
+            if i % interval == 0 or i == total:
+                frames.append(images.grid(decode(state.x[:64])))
+            yield state
+
+    for first, states in parts:
+        yield first, picture(states) if first == 0 else states
 
 
 def check_animation(path: Path, out: Path, shape: torch.Size) -> None:

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +86,7 @@ def evaluate(
     others = [other for plan in plans for other in plan.others]
     # without TF32 from here on
     choice = optimize(model, *others, batch=min(batch, n), evaluations=calls)
-    with _enter(f"reference: {against}; features: {features.about}", progress):
+    with stage(f"   reference: {against}; features: {features.about}", shown=progress):
         real = reference_of(source, features, cache)
     if progress and distributed.is_main():
         print(f"   computing: {choice}", file=sys.stderr, flush=True)
@@ -98,11 +97,7 @@ def evaluate(
     samples, notes = {plan.name: judge.sample(plan) for plan in plans}, list[str]()
     floor, memory = judge.compare_real(samples, other, floor_sets, flips, notes)
     figures = [f for p in plans for f in judge.judge_samples(p, samples[p.name], floor, memory)]
-    sigmas, losses, fit = torch.empty(0), dict[str, Tensor](), list[Figure]()
-    if all(plan.method.jumps for plan in plans):
-        notes.append("loss and likelihood: a model that is tuned to consistency is not a score")
-    else:
-        sigmas, losses, fit = judge.measure_fit(bits, dequantisation, notes)
+    sigmas, losses, fit = judge.measure_fit(plans, bits, dequantisation, notes)
     points = [judge.measure_cost(plan, floor) for plan in (frontier if real.parts else ())]
     sets = {"real": real} | samples
     return Evaluation(
@@ -123,10 +118,6 @@ def _check_counts(plans: Sequence[Plan], seed: int, n: int, floor_sets: int, bit
     names = [plan.name for plan in plans]
     if len(set(names)) < len(names):
         raise ValueError(f"plans are {', '.join(names)}: give each its own title")
-
-
-def _enter(title: str, progress: bool) -> AbstractContextManager[None]:
-    return stage(f"   {title}") if progress else nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +176,8 @@ class Judge:
 
         Note why either cannot be measured.
         """
-        title = "real samples of the other split, and nearest neighbours in the training data"
-        with _enter(title, self.progress):
+        title = "   real samples of the other split, and nearest neighbours in the training data"
+        with stage(title, shown=self.progress):
             floor = dict[str, Interval]()
             if other and len(other) < self.n:
                 few = f"there are {len(other)}, fewer than n={self.n}"
@@ -221,7 +212,7 @@ class Judge:
         memory: Mapping[str, Memory],
     ) -> list[Figure]:
         """Return all figures of a plan's samples."""
-        with _enter(f"{plan.name}: figures and their intervals", self.progress):
+        with stage(f"   {plan.name}: figures and their intervals", shown=self.progress):
             figures = [*self.compare(samples), *(memory[plan.name].figures if memory else ())]
         return [self._describe(figure, plan, samples, floor) for figure in figures]
 
@@ -230,7 +221,7 @@ class Judge:
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
             samples = self.sample(plan)
-        with _enter(f"{plan.name}: Fréchet distance and its interval", self.progress):
+        with stage(f"   {plan.name}: Fréchet distance and its interval", shown=self.progress):
             distance = next(quality(samples, self.real))
         return self._describe(distance, plan, samples, floor)
 
@@ -263,10 +254,13 @@ class Judge:
         )
 
     def measure_fit(
-        self, bits: int, dequantisation: Dequantisation, notes: list[str]
+        self, plans: Sequence[Plan], bits: int, dequantisation: Dequantisation, notes: list[str]
     ) -> tuple[Tensor, dict[str, Tensor], list[Figure]]:
         """Return noise levels, losses and the figures of both, and note why a figure is missing."""
-        with _enter("loss at each noise level, and likelihood", self.progress):
+        if all(plan.method.jumps for plan in plans):
+            notes.append("loss and likelihood: a model that is tuned to consistency is not a score")
+            return torch.empty(0), {}, []
+        with stage("   loss at each noise level, and likelihood", shown=self.progress):
             sigmas, losses = loss_curves(self.model, self.data, seed=self.seed)
             figures = [*loss_figures(sigmas, losses, self.data.name)]
             try:

@@ -154,29 +154,9 @@ def score_data(
     truncated normal, as by `dequantise`; their log-densities are then those of their cells. In more
     than 16 numbers the divergence is estimated by `probes` random directions for each sample.
     """
-    whole = data.whole
-    if isinstance(data.train, Stream):
-        raise ValueError(f"{data.name} is streamed, and has no fixed samples: leave streaming out")
-    if whole.shape != held_out.shape:
-        own, other = (" × ".join(map(str, source.shape)) for source in (held_out, whole))
-        raise ValueError(
-            f"{data.name} has samples of {other} numbers, but the model is for {own}: give samples "
-            "of that shape, prepared as those that it was trained on"
-        )
-    if is_eight_bit(held_out) != is_eight_bit(whole):
-        fix = "8-bit, but the model is for others: give floats in its units"
-        if is_eight_bit(held_out):
-            fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
-        raise ValueError(f"{data.name} has samples that are {fix}")
+    whole, names = data.whole, [name for name in model.condition_shapes if name != AUGMENTATION]
+    _check_alike(data, held_out, names)
     check_dequantisation(held_out, dequantisation)
-    names = [name for name in model.condition_shapes if name != AUGMENTATION]
-    for title, source in ((data.name, whole), ("held_out", held_out)):
-        if missing := [name for name in names if name not in condition_shapes(source)]:
-            raise ValueError(
-                f"{title} has no condition {missing[0]!r:.80}, and the model has a density of "
-                "samples given that: name its columns, arrays or folders, as in "
-                "--data.options.condition=NAME, or give pairs in Python"
-            )
     number = None if label is None else int(model.find_class(label))
     if number is not None:
         same = read_labels(held_out, torch.arange(len(held_out))) == number
@@ -202,6 +182,31 @@ def score_data(
         rank_p_values(scores.log_prob, others.log_prob),
         auroc((scores.log_prob - mean).abs(), (others.log_prob - mean).abs()),
     )
+
+
+def _check_alike(data: Dataset, held_out: Source, names: Sequence[str]) -> None:
+    """Refuse samples of another form than the held-out ones, or any without these conditions."""
+    whole = data.whole
+    if isinstance(data.train, Stream):
+        raise ValueError(f"{data.name} is streamed, and has no fixed samples: leave streaming out")
+    if whole.shape != held_out.shape:
+        own, other = (" × ".join(map(str, source.shape)) for source in (held_out, whole))
+        raise ValueError(
+            f"{data.name} has samples of {other} numbers, but the model is for {own}: give samples "
+            "of that shape, prepared as those that it was trained on"
+        )
+    if is_eight_bit(held_out) != is_eight_bit(whole):
+        fix = "8-bit, but the model is for others: give floats in its units"
+        if is_eight_bit(held_out):
+            fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
+        raise ValueError(f"{data.name} has samples that are {fix}")
+    for title, source in ((data.name, whole), ("held_out", held_out)):
+        if missing := [name for name in names if name not in condition_shapes(source)]:
+            raise ValueError(
+                f"{title} has no condition {missing[0]!r:.80}, and the model has a density of "
+                "samples given that: name its columns, arrays or folders, as in "
+                "--data.options.condition=NAME, or give pairs in Python"
+            )
 
 
 def _score_rows(

@@ -59,8 +59,11 @@ def progress(
 
 
 @contextmanager
-def stage(title: str) -> Iterator[None]:
-    """Print what a block does, and again every `LINE_EVERY` seconds until it ends."""
+def stage(title: str, *, shown: bool = True) -> Iterator[None]:
+    """Print what a block does, and again every `LINE_EVERY` seconds until it ends, if `shown`."""
+    if not shown:
+        yield
+        return
     if distributed.is_main():
         print(escape_controls(title), file=sys.stderr, flush=True)
     with heartbeat(lambda seconds: f"{title}, {seconds:.0f} s"):
