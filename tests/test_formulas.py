@@ -130,11 +130,25 @@ def test_formulas_of_langevin_dynamics(convention, formula):
     equal(final(run), down + σ_next**2 * score(down, σ_next))
 
 
+@pytest.mark.parametrize("rule", ["sample", "batch"])
+def test_formulas_of_predictor_corrector(rule):
+    """Song et al. 2021, Algorithms 2 and 4, with two corrections and noise of their own."""
+    draws, end, levels = torch.randn(6, *x.shape).double(), x, (σ, σ_next, double(0.2))
+    left = iter(draws)
+    for high, low in pairwise(levels):
+        own = {"x": end, "σ": high, "σ_next": low, "z": next(left)}
+        end = documented(reverse_diffusion, "x + (σ² − σ'²)·s(x, σ) + √(σ² − σ'²)·z", **own)
+        for n in (next(left), next(left)):
+            α = documented(predictor_corrector, "2r²σ'²", r=0.16, σ_next=low)
+            if rule == "batch":
+                α = 2 * (0.16 * n.norm(dim=1).mean() / score(end, low).norm(dim=1).mean()) ** 2
+            own = {"x": end, "σ_next": low, "z": n, "α": α}
+            end = documented(predictor_corrector, "x + α·s(x, σ') + √(2α)·z", **own)
+    options = {"corrections": 2, "rule": rule, "denoise": False, "noise": replay(draws)}
+    equal(final(predictor_corrector(score, x, torch.stack(levels), **options)), end)
+
+
 def test_formulas_of_samplers_with_noise():
-    α = documented(predictor_corrector, "2r²σ'²", r=0.16, σ_next=σ_next)
-    end = run(partial(integrate, reverse_diffusion), σ, σ_next)
-    end = documented(predictor_corrector, "x + α·s(x, σ') + √(2α)·z", **near | {"x": end}, α=α)
-    equal(run(predictor_corrector, σ, σ_next, ratio=0.16), end)
     own = {"η": 0.7, "γ": σ_next / σ}
     own["β"] = documented(consistent, "1 − ((1−η)/γ)²", **own) ** 0.5
     end = documented(consistent, "x + ησ²s + βσ'z", **near, **own, s=score(x, σ))

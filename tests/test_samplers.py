@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
 from scorefield._ops import match
 from scorefield.samplers import DENSITY_KERNELS, SAMPLERS, every, final, find_sampler
-from scorefield.samplers.integrate import churn, dpm_solver, integrate, predictor_corrector
+from scorefield.samplers.integrate import churn, dpm_solver, integrate
 from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
 from scorefield.samplers.metropolis import mala
 from scorefield.samplers.steps import ancestral, euler, heun
@@ -150,25 +150,6 @@ def test_consistent_sampling_between_euler_and_ancestral():
         options = {"eta": eta, "denoise": False, "noise": pulses}
         for state in consistent(lambda x, s: -x / s**2, start, sigmas, **options):
             assert state.x.norm().item() == pytest.approx(state.sigma, rel=1e-12)
-
-
-@pytest.mark.parametrize("rule", ["sample", "batch"])
-def test_predictor_corrector_is_its_algorithm(rule):
-    """Song et al. 2021, Algorithms 2 and 4, with recorded noise."""
-    x = start = torch.randn(5, 2).double()
-    draws = torch.randn(9, 5, 2).double()
-    sigmas, z = LADDER.double(), iter(draws)
-    for sigma, low in sigmas.unfold(0, 2, 1):
-        x = x + (sigma**2 - low**2) * GAUSSIAN(x, sigma)
-        x = x + (sigma**2 - low**2).sqrt() * next(z)
-        for _ in range(2):
-            noise, s = next(z), GAUSSIAN(x, low)
-            reach = low if rule == "sample" else noise.norm(dim=1).mean() / s.norm(dim=1).mean()
-            step = 2 * (0.16 * reach) ** 2
-            x = x + step * s + (2 * step).sqrt() * noise
-    options = {"corrections": 2, "rule": rule, "denoise": False, "noise": replay(draws)}
-    run = predictor_corrector(GAUSSIAN, start, sigmas, **options)
-    torch.testing.assert_close(final(run), x)
 
 
 def test_consistency_sampling_is_exact_with_the_ends_of_the_ode():
