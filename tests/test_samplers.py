@@ -109,15 +109,10 @@ def test_unipc_and_adams_bashforth_are_their_algorithms():
         if i == 1:
             x = sigmas[1] / sigmas[0] * x + phi1 * values[0] + phi2 * (values[1] - values[0])
         if i > 1:
-            a = torch.linalg.solve(
-                torch.tensor([[-1.0, 1], [1, 1]]).double(), torch.stack([phi2, phi3])
-            )
-            x = (
-                sigmas[i] / sigmas[i - 1] * x
-                + phi1 * values[i - 1]
-                + a[0] * back[0]
-                + a[1] * back[2]
-            )
+            system = torch.tensor([[-1.0, 1], [1, 1]]).double()
+            a = torch.linalg.solve(system, torch.stack([phi2, phi3]))
+            x = sigmas[i] / sigmas[i - 1] * x + phi1 * values[i - 1]
+            x = x + a[0] * back[0] + a[1] * back[2]
         if i < 3:
             change = phi2 * (values[i] - values[i - 1]) if i else 0
             predicted = sigmas[i + 1] / sigmas[i] * x + phi1 * values[i] + change

@@ -364,20 +364,13 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(
     assert not Path("b").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("scale", 0),
-        ("kind", "x"),
-        ("mean", []),
-        ("decimals", -1),
-        ("new", 1),
-        ("categories", ["a"]),
-    ],
-)
-def test_a_damaged_table_is_refused(name, value, tmp_path):
+DAMAGE = {"scale": 0, "kind": "x", "mean": [], "decimals": -1, "new": 1, "categories": ["a"]}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_table_is_refused(name, tmp_path):
     table = json.loads(load_data("wine").table.as_json())
-    table["columns"][3][name] = value
+    table["columns"][3][name] = DAMAGE[name]
     (tmp_path / "table.json").write_text(json.dumps(table))
     with pytest.raises(ValueError, match="not the table of a run"):
         Table.read(tmp_path)

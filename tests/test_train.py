@@ -176,13 +176,8 @@ def test_a_step_that_is_not_finite_changes_nothing(kind, fused, device):
 def test_muon_makes_the_gradient_of_a_matrix_orthogonal():
     """Against its formula on singular values, in float64, with decay and the second momentum."""
     torch.manual_seed(0)
-    shapes = {
-        "wide": (16, 40),
-        "tall": (40, 16),
-        "conv": (20, 2, 3, 3),
-        "thin": (8, 40),
-        "bias": (16,),
-    }
+    shapes = {"wide": (16, 40), "tall": (40, 16), "conv": (20, 2, 3, 3)}
+    shapes |= {"thin": (8, 40), "bias": (16,)}
     weights = {k: nn.Parameter(torch.randn(s, dtype=torch.float64)) for k, s in shapes.items()}
     again = {k: nn.Parameter(p.detach().clone()) for k, p in weights.items()}
     muon = Muon(weights.values(), lr=0.1, weight_decay=0.5)
@@ -216,21 +211,18 @@ def _vector_model(precondition, **arguments):
     return ScoreModel(MLP(2, width=8, blocks=1, **arguments), precondition)
 
 
+RANDOM = annealed(denoising, LogNormal())
 STEPS = {
     "classes": (lambda: _unet(labels=3), LOSS, _labelled),
     "matrices by Muon": (lambda: _unet(width=16), LOSS, _images),
     "conditions": (
         lambda: _vector_model(EDM(0.3), labels=3, conditions={"v": [2]}),
-        annealed(denoising, LogNormal()),
+        RANDOM,
         lambda step: (_vectors(step), {"label": torch.arange(6) % 3, "v": _vectors(step + 9)}),
     ),
     # 1/(1 − dropout), which a CPU rounds to 16 bits, is exact
     "bfloat16 images": (lambda: _unet(multipliers=(1,), dropout=0.5), LOSS, _images),
-    "bfloat16 vectors": (
-        lambda: _vector_model(EDM(0.3)),
-        annealed(denoising, LogNormal()),
-        _vectors,
-    ),
+    "bfloat16 vectors": (lambda: _vector_model(EDM(0.3)), RANDOM, _vectors),
     "a ladder": (lambda: _vector_model(VEDiscrete(LADDER)), LOSS, _vectors),
     **{
         objective.__name__: (
@@ -443,10 +435,6 @@ def test_arguments_that_spoil_the_gradient_are_refused(options, message):
     with pytest.raises(ValueError, match=r"quantile=1\.1: give a number above 0"):
         NormQuantile(1.1)
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
+    arguments = {"model": model, "batches": _gaussian, "loss": _level} | options
     with pytest.raises(ValueError, match=message):
-        next(
-            train(
-                **{"model": model, "batches": _gaussian, "loss": _level} | options,
-                optimizer=optimizer,
-            )
-        )
+        next(train(**arguments, optimizer=optimizer))

@@ -227,12 +227,9 @@ def _plan_ladder(
 
 def suitable_samplers(model: ScoreModel) -> list[str]:
     """Return the names of the samplers for a model, which may be tuned or of a ladder."""
-    return [
-        name
-        for name, one in SAMPLERS.items()
-        if one.jumps == model.tuned
-        and (model.precondition.levels is None or "tolerance" not in one.defaults)
-    ]
+    ladder = model.precondition.levels is not None
+    suited = {name: one for name, one in SAMPLERS.items() if one.jumps == model.tuned}
+    return [name for name, one in suited.items() if not (ladder and "tolerance" in one.defaults)]
 
 
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
