@@ -413,6 +413,25 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
         assert (replayed(page, "The image itself") == itself).all()
 
 
+def test_the_errors_of_two_methods_on_one_measurement_are_compared(open_page):
+    with open_page("#/restore?heldout=2&n=2&steps=3") as page:
+        table = page.get_by_label("Methods compared")
+        errors = []
+        for name in ("mmps", "dps", "dps"):  # the last of them on another measurement
+            page.get_by_label("Method", exact=True).select_option(name)
+            if len(errors) == 2:
+                page.get_by_role("button", name="Centre").click()
+            restore(page)
+            page.get_by_role("heading", name=f"Completions by {name}", exact=True).wait_for()
+            errors.append(re.findall(r"\d\.\d+", page.get_by_label("Errors").inner_text()))
+            assert table.is_visible() == (len(errors) == 2)
+            if table.is_visible():
+                shown = [row.split("\t") for row in table.locator("tbody").inner_text().split("\n")]
+                assert [row[1:] for row in shown] == errors
+                assert [row[0].split(":")[0] for row in shown] == ["mmps", "dps"]
+                page.get_by_text("do not show which method is biased").wait_for()
+
+
 def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_page):
     with open_page("#/restore?heldout=2&n=2&steps=3") as page:
         completions = restore(page)
@@ -1007,7 +1026,7 @@ def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_p
         shown = pixels(page, "What the measurement says")[..., :3]
         assert np.abs(shown - mean).max() <= 1  # rounding in float32
         page.get_by_label("Method", exact=True).select_option("ddrm")
-        wait(page, "Measured bias", "On a mixture in 64 dimensions with a matrix")
+        wait(page, "Measured bias", "Bias on a mixture in 64 dimensions with a matrix")
         completions = restore(page)
         assert "Root mean square error" in page.get_by_label("Errors").inner_text()
         command, x = copied(page)

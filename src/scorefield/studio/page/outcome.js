@@ -12,6 +12,8 @@ export function makeOutcome(ui) {
   let coming = null; // request of the completions that are computed
   let request = null; // and of those that are drawn: without motion they are drawn at the end
   let frames = []; // states, each {step, of, sigma, …, x, mean, spread}
+  let measured = null; // measurement of the errors that are compared
+  const compared = new Map(); // the last errors of each method on it
   const short = (value) => ui.format(Number(value.toPrecision(3)));
 
   const note = h("output", { class: "muted", "aria-label": "Settings" });
@@ -23,13 +25,20 @@ export function makeOutcome(ui) {
   const brightest = h("output", { "aria-label": "Largest deviation" });
   const progress = h("output", { class: "muted", "aria-label": "State" });
   const errors = h("output", { "aria-label": "Errors" });
+  const heading = h("h3");
+  const rows = h("tbody");
+  const comparison = h("div", { class: "stack", hidden: true },
+    h("div", { class: "scroll" }, h("table", { "aria-label": "Methods compared" },
+      h("thead", {}, h("tr", {}, ["Method", "Error of the mean", "of single completions"].map((title) => h("th", { scope: "col" }, title)))),
+      rows)),
+    h("p", { class: "muted small" }, "Errors on one image do not show which method is biased: the bias next to a name was measured where the exact posterior is known."));
   const element = h("section", { class: "stack next", hidden: true, "aria-label": "Completions" },
-    h("h3", {}, "Completions"), note, results, progress,
+    heading, note, results, progress,
     h("div", { class: "thumbs" },
       h("figure", {}, mean, h("figcaption", {}, "Their mean")),
       h("figure", {}, spread, h("figcaption", {}, "Their standard deviation, from 0 (dark) to ", brightest, " (yellow): the model is sure where it is dark")),
       itself),
-    errors);
+    errors, comparison);
 
   function begin(own) {
     coming = own;
@@ -45,13 +54,26 @@ export function makeOutcome(ui) {
   function add(header, arrays) {
     const frame = { ...header, ...arrays };
     frames = keepState(frames, frame);
+    if (header.errors) rank(header.errors);
     if (header.keep || !calm()) draw(frame);
+  }
+
+  /** Put the errors of the method next to those of others on the same measurement. */
+  function rank(figures) {
+    const measurement = JSON.stringify(coming.measurement);
+    if (measurement !== measured) compared.clear();
+    measured = measurement;
+    compared.set(coming.method, figures.map(short));
+    comparison.hidden = compared.size < 2;
+    rows.replaceChildren(...[...compared].map(([method, own]) => (
+      h("tr", {}, [method, ...own].map((cell) => h("td", {}, cell))))));
   }
 
   function draw(frame) {
     element.hidden = false;
     request = coming;
-    const { n: total } = request.settings;
+    const { n: total, method } = request.settings;
+    heading.textContent = `Completions by ${method}`;
     const [height, width] = frame.x.shape.slice(1);
     const grid = layout(total, height, width, total > 8 ? 8 : Math.min(total, 4));
     resize(results, grid.width, grid.height, roomIn(element, 720));

@@ -179,7 +179,10 @@ export default {
     }
 
     function restore() {
-      const request = { settings: settings(), measurement: measurement(), state: tools.state() };
+      const request = {
+        settings: settings(), measurement: measurement(), state: tools.state(),
+        method: method.input.selectedOptions[0].text,
+      };
       let started = false; // by a frame: a job that is refused leaves the completions before it
       restoring.start("restore.run", request.settings, {
         frame(header, arrays) {
@@ -210,7 +213,7 @@ export default {
       const one = about.methods[method.value];
       particles.element.hidden = filters.element.hidden = !one.particles;
       const { mean: shift, least, most } = one.biases[kind];
-      bias.textContent = `On a mixture in 64 dimensions with a ${kind}, means err by up to ${shift} exact deviations, `
+      bias.textContent = `Bias on a mixture in 64 dimensions with a ${kind}: means are wrong by up to ${shift} exact deviations, and `
         + `deviations are ${least} to ${most} of the exact ones. ${one.calls} evaluations a ${one.particles ? "particle" : "completion"}.`
         + (one.noiseless ? " For measurements without noise." : "");
     }
