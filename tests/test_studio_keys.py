@@ -53,6 +53,22 @@ def test_the_plane_is_run_and_scrubbed_by_keys(open_page, tab_to):
         assert (pixels(page, "First sampler") == end).all()
 
 
+def test_three_keys_run_both_samplers(open_page):
+    with open_page("#/plane?n=50&first_steps=2&second_steps=2") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        before = pixels(page, "First sampler")
+        skip = page.get_by_role("button", name="Skip to the main button")
+        assert skip.bounding_box()["x"] < -skip.bounding_box()["width"]  # seen by keys alone
+        page.keyboard.press("Tab")
+        box = skip.bounding_box()
+        assert box["x"] >= 0
+        assert box["y"] >= 0
+        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
+        page.get_by_label("First sampler: mode 1, share").filter(has_text="0.").wait_for()
+        assert (pixels(page, "First sampler") != before).any()
+
+
 def test_a_sample_is_chosen_and_scrubbed_by_keys(open_page, tab_to):
     with open_page("#/images?n=4&steps=4") as page:
         shown(page, "State", "State 4 of 4")

@@ -183,6 +183,13 @@ def test_no_view_scrolls_sideways(open_page, width, theme):
             assert box["x"] + box["width"] <= width, address
 
 
+def test_the_bar_above_a_view_has_its_left_edge(open_page):
+    for width in (900, 1280, 1920, 2560):
+        with open_page("#/runs", viewport={"width": width, "height": 900}) as page:
+            edges = [page.locator(part).bounding_box()["x"] for part in ("header h1", "main h2")]
+            assert edges[0] == pytest.approx(edges[1], abs=1), width
+
+
 @pytest.mark.slow
 def test_a_chosen_sample_and_completions_are_seen_next_to_their_source(open_page):
     """A click that changed only what is below the window would seem to do nothing."""

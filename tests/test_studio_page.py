@@ -211,7 +211,9 @@ def test_code_is_copied_and_the_footer_names_model_and_connection(open_page):
             assert page.evaluate(READ_CLIPBOARD) == text.text_content()
         page.keyboard.press("Escape")
         page.evaluate(CLOSE)
-        connection.get_by_text("Not connected").wait_for()
+        connection.get_by_text("Not connected: is the studio").wait_for()
+        colour = "element => getComputedStyle(element).color"
+        assert connection.evaluate(colour) != page.locator("#model").evaluate(colour)
         page.get_by_role("link", name="Images").click()  # which asks for the model
         page.get_by_role("alert").wait_for()
         connection.get_by_text("Connected", exact=True).wait_for()

@@ -535,7 +535,7 @@ def test_the_stability_limit_is_on_the_axis_or_said_to_be_beside_it(open_page):
             ("official", 0.02, ""),
             ("official", 9000, ""),
         ):
-            page.get_by_label("ε counts as").select_option(convention)
+            page.get_by_label("ε counts as in the authors'").select_option(convention)
             page.get_by_label("Step size ε").fill(str(epsilon))
             page.get_by_label("Step size ε").press("Enter")
             sigma = math.sqrt(epsilon / {"paper": 4, "official": 2}[convention])
@@ -586,7 +586,7 @@ CONTROLS = """() => Object.fromEntries(
   ]))"""
 """Values of all controls by name."""
 CHOICES = {
-    "ε counts as": "paper",
+    "ε counts as in the authors'": "paper",
     "Score": "network",
     "Start": "square",
     "Speed": "4",
@@ -811,7 +811,7 @@ def test_the_ladders_of_figure_3_and_of_the_rules_come_with_their_steps(open_pag
             assert stable in page.get_by_label("Stability").inner_text()
             values = page.evaluate(CONTROLS)
             assert float(values["group: Step size ε"]) == own["epsilon"]
-            assert values["group: ε counts as"] == own["convention"]
+            assert values["group: ε counts as in the authors'"] == own["convention"]
             assert int(values["group second: Steps at each level"]) == own["steps"]
             assert values["group first: Levels"] == "25"  # which no ladder has
             # the ticks stand where their levels are on the axis

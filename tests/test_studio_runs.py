@@ -226,6 +226,15 @@ def test_a_report_is_made_as_the_page_says_and_opened(open_page, studio, picture
     assert asked == [("pictured", ["evaluate", str(pictured)], True)]
 
 
+def test_a_preset_names_its_data_and_those_that_must_be_downloaded(open_page):
+    with open_page("#/runs?preset=digits") as page:
+        data = page.get_by_label("Its data")
+        data.filter(has_text="Data: digits").wait_for()
+        assert "downloaded" not in data.inner_text()
+        page.get_by_label("Preset", exact=True).select_option("ncsn-celeba")
+        data.filter(has_text="Data: celeba, which must be downloaded first").wait_for()
+
+
 def wait_for_samples(page):
     """Wait for all samples of the view Images."""
     page.get_by_label("State", exact=True).filter(has_text="σ = 0,").wait_for()

@@ -24,11 +24,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..runs import PRESETS
 from .context import OpenedRuns, Studio
 from .guard import WILDCARDS, Guard, refuse
 from .jobs import CODE_WRITERS, JOBS, READINGS
-from .trainings import Trainings
+from .trainings import Trainings, describe_presets
 from .wire import MAX_SETTINGS, Request, parse_request
 from .work import Task, Worker
 
@@ -162,7 +161,7 @@ async def list_runs(request: HttpRequest) -> Response:
     trainings = request.app.state.trainings
     if request.method == "POST":
         return await answer(trainings.start, await read_object(request))
-    return await answer(lambda: {"runs": trainings.summarise_all(), "presets": [*PRESETS]})
+    return await answer(lambda: {"runs": trainings.summarise_all(), "presets": describe_presets()})
 
 
 async def show_run(request: HttpRequest) -> Response:

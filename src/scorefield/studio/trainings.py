@@ -13,11 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from shlex import join
 from threading import Lock
 from typing import IO, Any, Literal
 
+from ..data import DATASETS
 from ..runs import PRESETS, is_training, read_log, read_settings
 from ..values import check_names
 from .settings import parse_settings
@@ -282,6 +284,15 @@ class Trainings:
         if stored is None or stored[0] != version:
             self._logs[directory.name] = stored = version, read_log(directory)
         return stored[1]
+
+
+def describe_presets() -> dict[str, dict[str, Any]]:
+    """Return the data of each preset, and whether the package has them without a download."""
+    sources = {name: experiment.data.source for name, experiment in PRESETS.items()}
+    return {
+        name: {"data": source, "included": "root" not in signature(DATASETS[source]).parameters}
+        for name, source in sources.items()
+    }
 
 
 def lines_with(log: Iterable[Mapping[str, Any]], field: str) -> list[Mapping[str, Any]]:

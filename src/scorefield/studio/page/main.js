@@ -184,6 +184,9 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const preferred = () => localStorage.getItem("theme") ?? (dark.matches ? "dark" : "light");
 dark.addEventListener("change", () => setTheme(preferred()));
 setTheme(preferred());
+document.querySelector(".skip").addEventListener("click", () => {
+  (main.querySelector("button.primary") ?? main).focus();
+});
 addEventListener("hashchange", show);
 // these are rare, and a link or a reload may come next, which takes what has been written
 for (const event of ["click", "pointerup"]) addEventListener(event, writeAddress);
@@ -193,7 +196,9 @@ takeLateAddress();
 show();
 
 watch((open) => {
-  document.querySelector("#connection").textContent = open ? "Connected" : "Not connected";
+  const connection = document.querySelector("#connection");
+  connection.textContent = open ? "Connected" : "Not connected: is the studio still running?";
+  connection.classList.toggle("error", !open);
 });
 watchQueue((ahead) => {
   const others = ahead === 1 ? "another page is computing, you are next" : `${ahead} computations of other pages come first`;

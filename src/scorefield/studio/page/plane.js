@@ -179,7 +179,7 @@ function mount(root, state, tools) {
 
   const { element: line, say } = ui.status();
   const note = h("output", { class: "muted", "aria-label": "Settings" });
-  const legend = h("p", { class: "muted small" }, "Bars are the shares of the particles in the numbered modes, with 95 % intervals; lines across them are the true weights.");
+  const legend = h("p", { class: "muted small" }, "Bars are the shares of the particles in the numbered modes, with 95 % intervals; lines across them are the true weights. Numbers are red where the truth is outside.");
   const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : begin()) });
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
   const player = makePlayer({
@@ -241,8 +241,8 @@ function mount(root, state, tools) {
     label: "Step size ε", min: 1e-9, max: 1e4, step: "any", value: values.epsilon,
     onchange(value) { edit({ epsilon: value }); levels.rescale(); },
   });
-  const convention = choose("convention", "ε counts as", [
-    ["paper", "in the paper: x + ε/2·s + √ε·z"], ["official", "in its code: x + ε·s + √(2ε)·z"],
+  const convention = choose("convention", "ε counts as in the authors'", [
+    ["paper", "paper: x + ε/2·s + √ε·z"], ["official", "code: x + ε·s + √(2ε)·z"],
   ], () => levels.rescale());
 
   function nameOf(side, own) {

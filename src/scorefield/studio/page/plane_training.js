@@ -155,8 +155,8 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
 
   const body = h("div", { class: "stack", hidden: true },
     h("div", { class: "panels" },
-      h("figure", { class: "panel" }, field, h("figcaption", {}, "Learned score (orange) on the exact one (grey) at σ = ", level, ". Relative error: ", error)),
-      h("figure", { class: "panel" }, map, h("figcaption", {}, "Error of the learned score, relative to the exact one: ", h("span", { class: "scale", role: "img", "aria-label": "Colour scale from 3 % to 300 %" }), " 3 % to 300 %")),
+      h("figure", { class: "panel" }, field, h("figcaption", {}, "Learned score (orange) on the exact one (grey) at σ = ", level, ". Relative error where the data with noise are: ", error)),
+      h("figure", { class: "panel" }, map, h("figcaption", {}, "Error relative to the exact score, which is nearly zero at a mode or along a ridge, so that small errors may be bright there: ", h("span", { class: "scale", role: "img", "aria-label": "Colour scale from 3 % to 300 %" }), " 3 % to 300 %")),
     ),
     h("figure", {}, curve, h("figcaption", {}, "Loss, on a logarithmic scale. Step ", step, ", loss ", loss)),
   );

@@ -24,7 +24,11 @@ export default {
 
     const preset = ui.select({
       label: "Preset", options: [state.preset ?? "vectors"], value: state.preset,
-      onchange: (value) => { setState({ preset: value }); if (name.value === suggested) suggestName(); },
+      onchange(value) {
+        setState({ preset: value });
+        describePreset();
+        if (name.value === suggested) suggestName();
+      },
     });
     const name = ui.text({
       label: "Name of the run", value: state.name ?? "", required: true, maxlength: 64,
@@ -39,6 +43,8 @@ export default {
       label: "Unit", options: UNITS, value: state.unit ?? "minutes",
       onchange: (value) => setState({ unit: value }),
     });
+    const source = ui.h("output", { class: "muted small", "aria-label": "Its data" });
+    let presets = {}; // of each preset, {data, included}
     const start = ui.button({ label: "Start training", kind: "primary", onclick: begin });
     const status = ui.status();
     const list = ui.h("div", { class: "stack" });
@@ -48,7 +54,7 @@ export default {
       ui.h("p", { class: "muted" }, "Models that were trained in this folder, and a place to train another."),
       ui.h("div", { class: "view" },
         ui.h("div", { class: "controls" },
-          ui.group("New training", preset.element, name.element,
+          ui.group("New training", preset.element, source, name.element,
             ui.h("div", { class: "pair" }, amount.element, unit.element),
             ui.h("div", { class: "row" }, start,
               ui.button({ label: "Copy as code", kind: "quiet", onclick: () => copy(settings()) }))),
@@ -76,7 +82,7 @@ export default {
     });
     const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
     const curve = ui.h("figure", {}, canvas,
-      ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive."));
+      ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive. The dashed line is at the samples below."));
     detail.append(heading, numbers, buttons, report.element, curve, samples);
     detail.hidden = true;
 
@@ -143,6 +149,11 @@ export default {
       refresh();
     }
 
+    function describePreset() {
+      const { data, included } = presets[preset.value];
+      source.textContent = `Data: ${data}${included ? "" : ", which must be downloaded first; name their folder in the copied command by --data.options.root=FOLDER"}`;
+    }
+
     let names = [];
     function suggestName() {
       const base = preset.value;
@@ -158,12 +169,15 @@ export default {
       const isOld = () => own !== newest || signal.aborted;
       let busy = false;
       try {
-        const { runs, presets } = await call("runs");
+        const answer = await call("runs");
         if (isOld()) return;
-        if (preset.input.length !== presets.length) {
+        const { runs } = answer;
+        presets = answer.presets;
+        if (preset.input.length !== Object.keys(presets).length) {
           const value = state.preset ?? "vectors";
-          preset.fill(presets);
+          preset.fill(Object.keys(presets));
           preset.value = value;
+          describePreset();
         }
         names = runs.map((run) => run.name);
         if (!name.value) suggestName();
