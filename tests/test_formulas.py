@@ -148,16 +148,26 @@ def test_formulas_of_predictor_corrector(rule):
     equal(final(predictor_corrector(score, x, torch.stack(levels), **options)), end)
 
 
-def test_formulas_of_samplers_with_noise():
+def test_formulas_of_churn():
+    """Karras et al. 2022, Algorithm 2; the first and the last level are beyond those that churn."""
+    levels, draws, end = double([60.0, 10.0, 1.0, 0.01]), torch.randn(2, *x.shape).double(), x
+    left, own = iter(draws), {"S_churn": 1.2, "S_noise": 1.003, "N": 4}
+    for level, low in pairwise(levels):
+        high = level
+        if 0.05 <= level <= 50:
+            high = documented(churn, "σ·(1 + min(S_churn/N, √2 − 1))", σ=level, **own)
+            names = own | {"x": end, "z": next(left), "σ": level, "σ̂": high}
+            end = documented(churn, "x + S_noise·√(σ̂² − σ²)·z", **names)
+        end = heun(score, end, high.item(), low.item(), torch.randn_like)[0]
+    end = end + levels[-1] ** 2 * score(end, levels[-1])
+    equal(final(churn(score, x, levels, amount=1.2, noise=replay(draws))), end)
+
+
+def test_formulas_of_consistent_sampling():
     own = {"η": 0.7, "γ": σ_next / σ}
     own["β"] = documented(consistent, "1 − ((1−η)/γ)²", **own) ** 0.5
     end = documented(consistent, "x + ησ²s + βσ'z", **near, **own, s=score(x, σ))
     equal(run(consistent, σ, σ_next, eta=0.7), end)
-    own = {"S_churn": 0.4, "S_noise": 1.01, "N": 2}
-    high = documented(churn, "σ·(1 + min(S_churn/N, √2 − 1))", σ=σ, **own)
-    start = documented(churn, "x + S_noise·√(σ̂² − σ²)·z", **near, **own, σ̂=high)
-    end = heun(score, start, high.item(), σ_next.item(), torch.randn_like)[0]
-    equal(run(churn, σ, σ_next, amount=0.4, s_noise=1.01), end)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Samplers against their published algorithms, and the promises about states.
 
-Orders of convergence and the weights of modes are in test_mixtures.py.
+Those whose formulas are in docstrings are in test_formulas.py, orders of convergence and weights of
+modes in test_mixtures.py.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
 from scorefield._ops import match
 from scorefield.samplers import DENSITY_KERNELS, SAMPLERS, every, final, find_sampler
-from scorefield.samplers.integrate import churn, dpm_solver, integrate
+from scorefield.samplers.integrate import dpm_solver, integrate
 from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
 from scorefield.samplers.metropolis import mala
 from scorefield.samplers.steps import ancestral, euler, heun
@@ -46,27 +47,6 @@ RUNS = {
 }
 
 WITHOUT_THE_LAST_STEP = {"langevin", "mala", "annealed_langevin", "underdamped"}
-
-
-def test_churn_is_edms_algorithm_2():
-    """Line by line, with recorded noise; the last level is below s_min."""
-    x = start = torch.randn(5, 2).double()
-    sigmas = torch.tensor([60.0, 10.0, 1.0, 0.01]).double()
-    draws = torch.randn(2, 5, 2).double()
-    denoiser, left = to_denoiser(GAUSSIAN), iter(draws)
-    for t, t_next in [(60.0, 10.0), (10.0, 1.0), (1.0, 0.01), (0.01, 0.0)]:
-        gamma = min(1.2 / 4, math.sqrt(2) - 1) if 0.05 <= t <= 50 else 0.0
-        t_hat = t + gamma * t
-        if gamma > 0:
-            x = x + math.sqrt(t_hat**2 - t**2) * 1.003 * next(left)
-        d = (x - denoiser(x, t_hat)) / t_hat
-        x_next = x + (t_next - t_hat) * d
-        if t_next > 0:
-            d_next = (x_next - denoiser(x_next, t_next)) / t_next
-            x_next = x + (t_next - t_hat) * (d / 2 + d_next / 2)
-        x = x_next
-    run = churn(GAUSSIAN, start, sigmas, amount=1.2, noise=replay(draws))
-    torch.testing.assert_close(final(run), x)
 
 
 def test_dpm_solver_of_order_3_is_its_algorithm():
