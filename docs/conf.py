@@ -11,7 +11,8 @@ from public_names import PAGES  # noqa: E402
 
 import scorefield  # noqa: E402
 
-logging.getLogger("onnx_ir").setLevel("WARNING")  # a style of Pygments prints what all packages log
+for package in ("onnx_ir", "onnxscript"):  # a style of Pygments prints what all packages log
+    logging.getLogger(package).setLevel("WARNING")
 
 project = "scorefield"
 author = "The scorefield authors"
