@@ -96,13 +96,7 @@ def chain_difference(
     if "ald_init" not in expected:
         return None
     denoise = "ald_final_denoised" in expected
-    chain = annealed_langevin(
-        model,
-        expected["ald_init"],
-        expected["sigmas"],
-        steps=int(facts["steps_per_level"]),
-        epsilon=float(facts["step_size"]),
-        denoise=denoise,
-        noise=replay(expected["ald_noise"]),
-    )
+    options: Any = {"steps": int(facts["steps_per_level"]), "epsilon": float(facts["step_size"])}
+    options |= {"denoise": denoise, "noise": replay(expected["ald_noise"])}
+    chain = annealed_langevin(model, expected["ald_init"], expected["sigmas"], **options)
     return difference(final(chain), expected["ald_final_denoised" if denoise else "ald_final"])
