@@ -184,8 +184,9 @@ def test_no_view_scrolls_sideways(open_page, width, theme):
 
 
 def test_the_bar_above_a_view_has_its_left_edge(open_page):
-    for width in (900, 1280, 1920, 2560):
-        with open_page("#/runs", viewport={"width": width, "height": 900}) as page:
+    with open_page("#/runs") as page:
+        for width in (900, 1280, 1920, 2560):
+            page.set_viewport_size({"width": width, "height": 900})
             edges = [page.locator(part).bounding_box()["x"] for part in ("header h1", "main h2")]
             assert edges[0] == pytest.approx(edges[1], abs=1), width
 
