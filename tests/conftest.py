@@ -104,6 +104,8 @@ def pytest_collection_finish():
     gc.enable()
 
 
+torch.set_num_threads(1)  # on which sums in float32 depend; a run sets it for its process, too
+
 # each torch.manual_seed stores where it was called, in case CUDA is used later
 on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
 seed = torch.manual_seed if on_gpu else torch.default_generator.manual_seed

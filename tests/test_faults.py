@@ -392,7 +392,7 @@ def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
     stream = Batches(Deadly(x), 4, workers=2).stream()
     expected = Batches(Arrays(x), 4)
     assert all(torch.equal(next(stream).x, expected(step).x) for step in range(25))
-    assert {*Deadly.readers[7:]} - {*Deadly.readers[:7]}  # new workers
+    assert len({*Deadly.readers}) > 2  # new workers
     released.set()
     stream.close()
 
