@@ -21,6 +21,7 @@ BENCHMARKS = (
     "startup",
     "studio",
     "posteriors",
+    "tuning",
     "loader",
     "recipes",
     "short",

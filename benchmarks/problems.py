@@ -67,13 +67,23 @@ class Problem(NamedTuple):
         return 6 * self.prior.prior.dense.diagonal().max().sqrt().item()
 
 
+def pixels() -> Tensor:
+    """Return the places of 8 × 8 pixels."""
+    steps = torch.arange(8, dtype=torch.float64)
+    return torch.cartesian_prod(steps, steps)
+
+
+def field_covariance(length: float) -> Tensor:
+    """Return the covariance exp(−distance/length) of 8 × 8 fields."""
+    return (-(pixels()[:, None] - pixels()).norm(dim=2) / length).exp()
+
+
 def distributions() -> dict[str, Distribution]:
     def double(*values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
-    steps = torch.arange(8, dtype=torch.float64)
-    places = torch.cartesian_prod(steps, steps)
-    field = (-(places[:, None] - places).norm(dim=2) / 1.5).exp()
+    places = pixels()
+    field = field_covariance(1.5)
     patterns = torch.stack([places[:, 0].sin(), places[:, 1].sin(), (0.8 * places.sum(1)).cos()])
     modes = [
         Gaussian(double(-1.5, -1.0), double([0.3, 0.2], [0.2, 0.3])),
@@ -94,7 +104,7 @@ def problems(draw: int = 3) -> Iterator[Problem]:
     for name, prior in distributions().items():
         size = prior.shape.numel()
         x = prior.sample(1, noise=seeded(draw))
-        prior32 = change_parts(prior, lambda p: Gaussian(p.prior.mean.float(), p.prior.cov.float()))
+        prior32 = in_float32(prior)
         visible = torch.arange(size) % 8 < (1 if size == 2 else 2)
         y, free = mask(visible)(x), torch.arange(size)[~visible]
         exact = change_parts(
@@ -122,6 +132,10 @@ def grid_problems(prior: Mixture, prior32: Mixture, x: Tensor) -> Iterator[Probl
             y = problem.measure(x)
         exact = GridPosterior(prior, lambda x, y=y, problem=problem: problem.log_likelihood(x, y))
         yield problem._replace(prior=prior32, y=y.float(), posterior=exact)
+
+
+def in_float32(prior: Distribution) -> Distribution:
+    return change_parts(prior, lambda p: Gaussian(p.prior.mean.float(), p.prior.cov.float()))
 
 
 def change_parts(prior: Distribution, change: Callable[[Gaussian], Gaussian]) -> Distribution:

@@ -9,7 +9,6 @@ before σ_L.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Noise, sq_norm
-from ..samplers import State, annealed_langevin, underdamped
+from ..samplers import State, Step, euler, underdamped
 from ..samplers.state import sampler
 from ..score import Score
 from .condition import Prediction, by_ball, pigdm, predict_measurement
@@ -81,20 +80,26 @@ DENSITY = 5
 
 
 def dense_grid(
-    sigma_max: float, sigma_min: float, levels: int, deviation: float
+    sigma_max: float,
+    sigma_min: float,
+    levels: int,
+    deviation: float,
+    *,
+    above: float = DENSE_ABOVE,
+    density: int = DENSITY,
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ for `pigdm_langevin`, dense around the data's deviation.
 
     A chain chooses its mode between 4 and 0.2 deviations. There levels are 5 times as dense, in
     log σ, as above and below: of a range of 440 to 1 as that of the digits, 83 % are there.
     """
-    inside = [min(max(k * deviation, sigma_min), sigma_max) for k in (DENSE_BELOW, DENSE_ABOVE)]
+    inside = [min(max(k * deviation, sigma_min), sigma_max) for k in (DENSE_BELOW, above)]
     ends = torch.tensor([sigma_max, *inside, sigma_min], dtype=torch.float64).log()
-    density = torch.tensor([1, DENSITY, 1])
-    counts = -ends.diff() * density
+    weights = torch.tensor([1, density, 1])
+    counts = -ends.diff() * weights
     position = torch.linspace(0, counts.sum().item(), levels, dtype=torch.float64)[:, None]
     passed = (position - counts.cumsum(0) + counts).clamp(min=0).minimum(counts)
-    return (ends[0] - (passed / density).sum(1)).exp().to(torch.get_default_dtype())
+    return (ends[0] - (passed / weights).sum(1)).exp().to(torch.get_default_dtype())
 
 
 @sampler(check_observation)
@@ -110,6 +115,7 @@ def pigdm_langevin(
     inner: int = 3,
     ratio: float = 0.45,
     momentum: float = 0.75,
+    predictor: Step | None = None,
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Sample by annealed Langevin dynamics with pigdm's score, exactly for many levels.
@@ -120,14 +126,19 @@ def pigdm_langevin(
     evaluation and one pullback. `sigma_data` is the data's standard deviation, as in
     `pigdm`. The last state is x₀, with a noiseless y imposed on it.
 
+    A `predictor`, such as `euler`, goes from each level to the next one. Without it, directions
+    that Langevin steps of the size of σ hardly move keep the width of a higher level.
+
     Modes mix at a high σ only, where their weights are those of the twisted density.
     """
     conditional = pigdm(score, operator, y, sigma_y=sigma_y, sigma_data=sigma_data)
-    last = sigmas[-1].item()
-    x = yield from annealed_langevin(
-        conditional, x, sigmas, kernel=partial(underdamped, momentum=momentum), steps=inner,
-        epsilon=2 * (ratio * last) ** 2, noise=noise,
-    )  # fmt: skip
-    x = x + last**2 * conditional(x, last)
+    for sigma, low in pairwise([*sigmas.tolist(), 0.0]):
+        alpha = 2 * (ratio * sigma) ** 2
+        x = yield from underdamped(
+            conditional, x, sigma, alpha=alpha, steps=inner, momentum=momentum, noise=noise
+        )
+        if predictor is not None and low > 0:
+            x, _ = predictor(conditional, x, sigma, low, noise)
+    x, _ = euler(conditional, x, sigma, 0.0, noise)
     x = operator.project(x, y.to(x)) if sigma_y == 0 else x
     yield State(x, 0.0, x)
