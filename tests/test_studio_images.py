@@ -948,7 +948,7 @@ def test_completions_keep_the_known_pixels_and_equal_the_copied_code(open_page):
         painted = pixels(page, "The image and its mask")[..., :3]
         known = (painted != (0, 114, 178)).any(2)
         page.get_by_label("Method", exact=True).select_option("pigdm")
-        wait(page, "Measured bias", "means err by up to 0.66 exact deviations")
+        wait(page, "Measured bias", "means are wrong by up to 0.66 exact deviations")
         page.get_by_role("button", name="Restore", exact=True).click()
         wait(page, "Errors", "Root mean square error of the mean")
         canvas = pixels(page, "Completions")
