@@ -10,7 +10,6 @@ from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from .. import Prior, ScoreModel, load
-from ..checkpoint import MODEL_FILE
 from .work import stop_if_cancelled
 
 MAX_UPLOADS = 4
@@ -94,7 +93,7 @@ class OpenedRuns:
 
     def open(self, run: Path) -> Studio:
         """Return the studio of a run, which is another one once the run's model has changed."""
-        model = run / MODEL_FILE
+        model = run / "model.safetensors"
         key = run, model.stat().st_mtime_ns if model.exists() else 0
         with self._opening:
             studio = self._opened.pop(key, None)
