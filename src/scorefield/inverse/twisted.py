@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._ops import Noise, sq_norm
 from ..samplers import State, Step, euler, underdamped
-from ..samplers.state import sampler
+from ..samplers.state import Guarded, sampler
 from ..score import Score
 from .condition import Prediction, by_ball, pigdm, predict_measurement
 from .operators import LinearOperator
@@ -131,7 +131,8 @@ def pigdm_langevin(
 
     Modes mix at a high σ only, where their weights are those of the twisted density.
     """
-    conditional = pigdm(score, operator, y, sigma_y=sigma_y, sigma_data=sigma_data)
+    # so that no level checks x again, for which a device would have to wait
+    conditional = Guarded(pigdm(score, operator, y, sigma_y=sigma_y, sigma_data=sigma_data))
     for sigma, low in pairwise([*sigmas.tolist(), 0.0]):
         alpha = 2 * (ratio * sigma) ** 2
         x = yield from underdamped(
