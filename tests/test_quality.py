@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from scorefield import SAMPLERS, Plan, final, inverse, karras, make_plan, restore, sample
+from scorefield import SAMPLERS, Plan, euler, final, inverse, karras, make_plan, restore, sample
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate import fit_grid
 from scorefield.evaluate.grid import FITTED
@@ -172,14 +172,15 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     filters = {"particles": 32, "steps": 24}  # in 4 filters, the default
     fewer = {"particle_filter": filters, "tds": filters, "daps": {"steps": 32}}
     fewer |= {"repaint": {"steps": 16}}
-    for method in METHODS:
-        options = fewer.get(method, {})
+    plans = {method: (method, fewer.get(method, {})) for method in METHODS}
+    plans["pigdm_langevin, predictor"] = "pigdm_langevin", {"predictor": euler}
+    for plan, (method, options) in plans.items():
         x = restore(model, operator, operator(test), 19, method=method, batch=1024, **options)
         assert torch.equal(x[..., known], test[:, None].expand_as(x)[..., known])
-        accuracy[method] = score(x.flatten(0, 1))
+        accuracy[plan] = score(x.flatten(0, 1))
         free, truth = x[..., ~known], test[..., ~known]
         inside = (free.amin(1) <= truth) & (truth <= free.amax(1))
-        coverage[method] = inside.float().mean().item()
+        coverage[plan] = inside.float().mean().item()
     print(f"\naccuracy: {accuracy}\n90 % intervals cover: {coverage}")
     # 0.98 and 0.89 in docs/restoration.md, less three standard errors of 360 digits
     assert accuracy["true digits"] >= 0.96
