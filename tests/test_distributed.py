@@ -31,19 +31,13 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCE}
 
 @pytest.fixture(scope="module", autouse=True)
 def _double():
-    """Train in float64, where sums in another order agree to 1e-15 of their terms.
-
-    The prior's moments are of float32 samples. One thread sums them as those of the workers do.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Train in float64, where sums in another order agree to 1e-15 of their terms."""
     torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Arrays, "take", Arrays.take)
         patch.setattr(Batches, "stream", Batches.stream)
         yield worker.poison()
     torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(threads)
 
 
 # of the step whose batch has NaN, in the fixture that every test needs
